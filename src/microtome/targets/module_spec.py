@@ -1,0 +1,89 @@
+"""Describing a user's ``nn.Module`` so that a saved run can build it again, and building it."""
+
+import importlib
+from typing import Any
+
+from torch import nn
+
+from microtome.core.errors import CannotLoad
+
+# Layers without weights or with weights given by a few numbers: class name -> constructor arguments to keep.
+_PLAIN_LAYERS: dict[str, tuple[str, ...]] = {
+    "Linear": ("in_features", "out_features"),
+    "LayerNorm": ("normalized_shape", "eps"),
+    "Dropout": ("p",),
+    "ReLU": (),
+    "GELU": ("approximate",),
+    "SiLU": (),
+    "Tanh": (),
+    "Sigmoid": (),
+    "Softplus": (),
+    "LeakyReLU": ("negative_slope",),
+    "ELU": ("alpha",),
+    "Identity": (),
+    "Softmax": ("dim",),
+    "LogSoftmax": ("dim",),
+    "Flatten": ("start_dim", "end_dim"),
+}
+
+
+def module_spec(module: nn.Module) -> dict[str, Any]:
+    """JSON-able description: the layers of an ``nn.Sequential`` of plain layers, else the importable class name."""
+    plain = _plain_spec(module)
+    if plain is not None:
+        return plain
+    kind = type(module)
+    return {"class": f"{kind.__module__}:{kind.__qualname__}"}
+
+
+def build_module(spec: dict[str, Any]) -> nn.Module:
+    """The module of a ``module_spec``, weights not yet loaded.
+
+    Raises CannotLoad when it cannot be made again from the description alone.
+    """
+    if "layers" in spec:
+        return nn.Sequential(*(build_module(layer) for layer in spec["layers"]))
+    if "layer" in spec:
+        if spec["layer"] not in _PLAIN_LAYERS:
+            raise CannotLoad(
+                f"layer {spec['layer']!r} is not one that can be rebuilt; pass the module yourself"
+            )
+        return getattr(nn, spec["layer"])(**spec.get("arguments", {}))
+    return _import_and_call(str(spec.get("class")))
+
+
+def _plain_spec(module: nn.Module) -> dict[str, Any] | None:
+    if type(module) is nn.Sequential:
+        layers = [_plain_spec(layer) for layer in module]
+        return None if None in layers else {"layers": layers}
+    name = type(module).__name__
+    if name not in _PLAIN_LAYERS or type(module) is not getattr(nn, name):
+        return None
+    arguments = {key: _jsonable(getattr(module, key)) for key in _PLAIN_LAYERS[name]}
+    if isinstance(module, nn.Linear):
+        arguments["bias"] = module.bias is not None
+    if isinstance(module, nn.LayerNorm):
+        arguments["elementwise_affine"] = module.elementwise_affine
+        arguments["bias"] = module.bias is not None
+    return {"layer": name, "arguments": arguments}
+
+
+def _jsonable(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _import_and_call(name: str) -> nn.Module:
+    mend = "pass the module yourself: microtome.load(path, module=...)"
+    module_name, _, class_name = name.partition(":")
+    try:
+        kind: Any = importlib.import_module(module_name)
+        for part in class_name.split("."):
+            kind = getattr(kind, part)
+    except (ImportError, AttributeError, ValueError):
+        raise CannotLoad(f"{name}: this class cannot be imported here; {mend}") from None
+    if not (isinstance(kind, type) and issubclass(kind, nn.Module)):
+        raise CannotLoad(f"{name}: not an nn.Module; {mend}")
+    try:
+        return kind()
+    except TypeError as error:
+        raise CannotLoad(f"{name}: needs arguments to be made ({error}); {mend}") from None
