@@ -72,7 +72,7 @@ class Digits(NamedTuple):
 def digits() -> Digits:
     """scikit-learn's 1,797 handwritten digits, ``[N, 64]`` in [0, 1].
 
-    Fixed split without randomness: within each class every fifth image, counted from the fifth, is a test image.
+    Fixed split without randomness: within each class every fifth image is a test image.
     """
     from sklearn.datasets import load_digits
 

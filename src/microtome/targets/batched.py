@@ -51,8 +51,14 @@ class BatchedTarget(Target):
         chosen.to(device=reference.device, dtype=reference.dtype).load_state_dict(state)
         return chosen.requires_grad_(False).eval()
 
+    def linear(self, name: str) -> BatchedLinear:
+        """The layer of that name."""
+        layer = self.get_submodule(name)
+        assert isinstance(layer, BatchedLinear)
+        return layer
+
     def load_weights(self, state: Mapping[str, Tensor], source: object) -> None:
-        """Copy ``state`` in after checking names, shapes and finiteness; CannotLoad names the first that is off."""
+        """Copy ``state`` in. CannotLoad names the first tensor that is missing, misshapen or not finite."""
         mine = self.state_dict()
         missing, surplus = sorted(mine.keys() - state.keys()), sorted(state.keys() - mine.keys())
         if missing or surplus:
@@ -77,9 +83,5 @@ def check_instances(instances: Sequence[int], n_instances: int) -> None:
         raise MicrotomeError("instances=[]: nothing to select; name at least one instance")
     for instance in instances:
         if not 0 <= instance < n_instances:
-            raise bad_value(
-                "instances",
-                list(instances),
-                f"there is no instance {instance}",
-                f"use 0 to {n_instances - 1}",
-            )
+            missing = f"there is no instance {instance}"
+            raise bad_value("instances", list(instances), missing, f"use 0 to {n_instances - 1}")

@@ -1,5 +1,6 @@
 """A plain ReLU network, K of them side by side: the classifier of the handwritten digits."""
 
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -24,25 +25,24 @@ class MLP(BatchedTarget):
         self.n_instances = config.n_instances
         sizes = config.sizes
         self.layers = nn.ModuleList(
-            BatchedLinear(config.n_instances, d_in, d_out, bias=True)
-            for d_in, d_out in zip(sizes[:-1], sizes[1:], strict=True)
+            BatchedLinear(config.n_instances, d_in, d_out, bias=True) for d_in, d_out in pairwise(sizes)
         )
 
     @torch.no_grad()
     def reset(self, seed: int = 0) -> "MLP":
         """Draw ``nn.Linear``'s start values in place; returns self."""
-        for i, layer in enumerate(self.layers):
+        for i in range(len(self.layers)):
+            layer = self.linear(f"layers.{i}")
             k, d_in, d_out = layer.weight.shape
             layer.weight.copy_(linear_uniform(k, (d_in, d_out), d_in, seed, f"layers.{i}.weight"))
-            layer.bias.copy_(linear_uniform(k, (d_out,), d_in, seed, f"layers.{i}.bias"))
+            if layer.bias is not None:
+                layer.bias.copy_(linear_uniform(k, (d_out,), d_in, seed, f"layers.{i}.bias"))
         return self
 
     def sites(self) -> dict[str, Site]:
         """``layers.{i}``, first to last, biases included."""
-        return {
-            f"layers.{i}": Site(f"layers.{i}", layer.weight, layer.bias)
-            for i, layer in enumerate(self.layers)
-        }
+        names = [f"layers.{i}" for i in range(len(self.layers))]
+        return {name: self.linear(name).site(name) for name in names}
 
     def forward(
         self, x: Float[Tensor, "K *B d_in"], site: SiteFunction | None = None

@@ -26,9 +26,11 @@ _PLAIN_LAYERS: dict[str, tuple[str, ...]] = {
     "Flatten": ("start_dim", "end_dim"),
 }
 
+_MEND = "pass the module yourself: microtome.load(path, module=...)"
+
 
 def module_spec(module: nn.Module) -> dict[str, Any]:
-    """JSON-able description: the layers of an ``nn.Sequential`` of plain layers, else the importable class name."""
+    """JSON-able description: the layers of a plain ``nn.Sequential``, else the importable class name."""
     plain = _plain_spec(module)
     if plain is not None:
         return plain
@@ -73,17 +75,16 @@ def _jsonable(value: Any) -> Any:
 
 
 def _import_and_call(name: str) -> nn.Module:
-    mend = "pass the module yourself: microtome.load(path, module=...)"
     module_name, _, class_name = name.partition(":")
     try:
         kind: Any = importlib.import_module(module_name)
         for part in class_name.split("."):
             kind = getattr(kind, part)
     except (ImportError, AttributeError, ValueError):
-        raise CannotLoad(f"{name}: this class cannot be imported here; {mend}") from None
+        raise CannotLoad(f"{name}: this class cannot be imported here; {_MEND}") from None
     if not (isinstance(kind, type) and issubclass(kind, nn.Module)):
-        raise CannotLoad(f"{name}: not an nn.Module; {mend}")
+        raise CannotLoad(f"{name}: not an nn.Module; {_MEND}")
     try:
         return kind()
     except TypeError as error:
-        raise CannotLoad(f"{name}: needs arguments to be made ({error}); {mend}") from None
+        raise CannotLoad(f"{name}: needs arguments to be made ({error}); {_MEND}") from None

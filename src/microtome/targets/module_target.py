@@ -17,7 +17,7 @@ from microtome.targets.network import Site, SiteFunction, Target
 
 
 class ModuleTarget(Target):
-    """A frozen copy, in evaluation mode, of ``module``; its ``nn.Linear`` layers that match ``patterns`` are sites.
+    """A frozen copy of ``module`` in evaluation mode; ``nn.Linear`` layers that match ``patterns`` are sites.
 
     The module gets ``[K*B, ...]``: the K instances share its weights. A layer that runs twice in one pass,
     and layers that share one weight tensor, are one site, handed to the site function at every use. A layer
@@ -43,7 +43,7 @@ class ModuleTarget(Target):
         self.output = output
         self._names = _matching_layers(self.module, self.patterns)
 
-    def train(self, mode: bool = True) -> "ModuleTarget":
+    def train(self, mode: bool = True) -> "ModuleTarget":  # noqa: ARG002
         """Stays in evaluation mode: dropout and batch statistics would change the network being explained."""
         return self
 
@@ -129,8 +129,8 @@ class ModuleTarget(Target):
             used.add(own_name)
             if value.shape[0] % n_instances:
                 raise MicrotomeError(
-                    f"{own_name}: input of shape {list(value.shape)} cannot be split into {n_instances} instances; "
-                    "wrap the module so that the batch is the first axis, or use one instance"
+                    f"{own_name}: input of shape {list(value.shape)} cannot be split into {n_instances} "
+                    "instances; wrap the module so that the batch is the first axis, or use one instance"
                 )
             batched = value.reshape(n_instances, value.shape[0] // n_instances, *value.shape[1:])
             out = site(name, batched)
@@ -164,9 +164,8 @@ class ModuleTarget(Target):
         if self.output is not None:
             chosen = out.get(self.output) if isinstance(out, dict) else getattr(out, self.output, None)
             if not isinstance(chosen, Tensor):
-                raise bad_value(
-                    "output", self.output, f"{type(out).__name__} has no such tensor", "name one it has"
-                )
+                problem = f"no such tensor in a {type(out).__name__}"
+                raise bad_value("output", self.output, problem, "name one it has")
             return chosen
         if not isinstance(out, Tensor):
             raise MicrotomeError(
@@ -177,7 +176,7 @@ class ModuleTarget(Target):
 
 
 def _matching_layers(module: nn.Module, patterns: Sequence[str]) -> dict[str, str]:
-    """Name of every distinct matching layer to the name of its site: the first matching layer with that weight."""
+    """Every distinct matching layer's name to its site's: the first matching layer with the same weight."""
     layers = {
         name: layer
         for name, layer in module.named_modules(remove_duplicate=False)
@@ -194,5 +193,6 @@ def _matching_layers(module: nn.Module, patterns: Sequence[str]) -> dict[str, st
         if id(layer) in seen or not any(fnmatchcase(name, pattern) for pattern in patterns):
             continue
         seen.add(id(layer))
-        names[name] = first_with_weight.setdefault(id(layer.weight), name)
+        weight = layer._parameters.get("weight")  # None when computed anew at every use, as by weight_norm
+        names[name] = name if weight is None else first_with_weight.setdefault(id(weight), name)
     return names

@@ -77,9 +77,8 @@ class ResidMLP(BatchedTarget):
             self.W_U.copy_(fan_in_normal(k, c.d_embed, c.n_features, seed, "W_U"))
         else:
             identity = torch.eye(c.n_features, c.d_embed).expand(k, -1, -1)
-            chosen = (
-                identity if embedding == "identity" else unit_rows(k, c.n_features, c.d_embed, seed, "W_E")
-            )
+            random = unit_rows(k, c.n_features, c.d_embed, seed, "W_E")
+            chosen = identity if embedding == "identity" else random
             self.W_E.copy_(chosen)
             self.W_U.copy_(chosen.transpose(1, 2))
         for i, layer in enumerate(self.layers):
@@ -103,7 +102,7 @@ class ResidMLP(BatchedTarget):
     def sites(self) -> dict[str, Site]:
         """``layers.{i}.mlp_in`` and ``layers.{i}.mlp_out``, layer after layer."""
         names = [f"layers.{i}.{part}" for i in range(self.config.n_layers) for part in ("mlp_in", "mlp_out")]
-        return {name: self.get_submodule(name).site(name) for name in names}  # pyright: ignore[reportCallIssue]
+        return {name: self.linear(name).site(name) for name in names}
 
     def residual(
         self, x: Float[Tensor, "K *B n_features"], site: SiteFunction | None = None
@@ -144,7 +143,7 @@ class ResidMLP(BatchedTarget):
 def _embed(
     x: Float[Tensor, "K *B d_in"], weight: Float[Tensor, "k d_in d_out"]
 ) -> Float[Tensor, "K *B d_out"]:
-    """``x @ weight`` where ``k`` is K, or 1 for one matrix shared by all instances (then one product, no copies)."""
+    """``x @ weight``, where ``k`` is K, or 1 for one matrix shared by all instances."""
     if weight.shape[0] == 1:
         return x @ weight[0]
     flat = x.reshape(x.shape[0], -1, x.shape[-1])

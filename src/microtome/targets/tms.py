@@ -15,10 +15,11 @@ HiddenLayers = Literal["trained", "identity", "random"]
 
 
 class TMS(BatchedTarget):
-    """``relu(x W [H_1 .. H_k] W^T + b_final)``, K instances at once; all weights zero until ``reset`` or a load.
+    """``relu(x W [H_1 .. H_k] W^T + b_final)``, K at once; all weights zero until ``reset`` or a load.
 
-    Parameters: ``linear1.weight [K, n_features, n_hidden]``, ``hidden_layers.{i}.weight [K, n_hidden, n_hidden]``,
-    ``b_final [K, n_features]``; untied networks also have ``linear2.weight [K, n_hidden, n_features]``.
+    Parameters: ``linear1.weight [K, n_features, n_hidden]``, ``hidden_layers.{i}.weight``
+    ``[K, n_hidden, n_hidden]``, ``b_final [K, n_features]``; untied networks also have
+    ``linear2.weight [K, n_hidden, n_features]``.
     """
 
     def __init__(self, config: TMSModelConfig) -> None:
@@ -37,7 +38,7 @@ class TMS(BatchedTarget):
     ) -> "TMS":
         """Draw start values in place and freeze hidden layers that are not ``trained``; returns self.
 
-        ``xavier``: xavier normal and a zero bias. ``linear``: what ``nn.Linear`` does, as in the SPD paper's code.
+        ``xavier``: xavier normal and a zero bias. ``linear``: as ``nn.Linear`` and the SPD paper's code.
         """
         k, n, h = self.n_instances, self.config.n_features, self.config.n_hidden
         self.linear1.weight.copy_(self._start(n, h, seed, "linear1", initialisation))
@@ -46,7 +47,8 @@ class TMS(BatchedTarget):
         self.b_final.zero_()
         if initialisation == "linear" and not self.config.init_bias_to_zero:
             self.b_final.copy_(linear_uniform(k, (n,), h, seed, "b_final"))
-        for i, layer in enumerate(self.hidden_layers):
+        for i in range(len(self.hidden_layers)):
+            layer = self.linear(f"hidden_layers.{i}")
             layer.weight.copy_(self._hidden_start(hidden, i, seed, initialisation))
             layer.weight.requires_grad_(hidden == "trained")
         return self
@@ -73,9 +75,9 @@ class TMS(BatchedTarget):
     def sites(self) -> dict[str, Site]:
         """linear1, the hidden layers, linear2. ``b_final`` is added by ``forward`` and belongs to no site."""
         sites = {"linear1": self.linear1.site("linear1")}
-        for i, layer in enumerate(self.hidden_layers):
+        for i in range(len(self.hidden_layers)):
             name = f"hidden_layers.{i}"
-            sites[name] = Site(name, layer.weight)
+            sites[name] = self.linear(name).site(name)
         tied_to = "linear1" if self.linear2 is None else None
         sites["linear2"] = Site("linear2", self.output_weight(), tied_to=tied_to)
         return sites
