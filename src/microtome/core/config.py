@@ -30,13 +30,19 @@ class Config(BaseModel):
     renamed: ClassVar[dict[str, str]] = {}
     retired: ClassVar[dict[str, str]] = {}
 
-    @pydantic.field_validator("*", mode="before")
+    @pydantic.model_validator(mode="before")
     @classmethod
-    def _read_exponents(cls, value: Any, info: pydantic.ValidationInfo) -> Any:
+    def _read_exponents(cls, values: Any) -> Any:
         # YAML reads `2e4` as text; where a whole number is wanted, it means 20000.
-        if not isinstance(value, str) or not _NUMBER.fullmatch(value.strip()):
+        if not isinstance(values, Mapping):
+            return values
+        return {name: cls._whole_number(name, value) for name, value in values.items()}
+
+    @classmethod
+    def _whole_number(cls, name: str, value: Any) -> Any:
+        if not isinstance(value, str) or name not in cls.model_fields or not _NUMBER.fullmatch(value.strip()):
             return value
-        kinds = _plain_kinds(cls.model_fields[info.field_name or ""].annotation)
+        kinds = _plain_kinds(cls.model_fields[name].annotation)
         if int in kinds and not kinds & {str, float} and float(value).is_integer():
             return int(float(value))
         return value
