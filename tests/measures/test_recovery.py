@@ -85,6 +85,10 @@ def test_a_tiny_aligned_component_does_not_hide_the_real_one():
     assert measured.component.tolist() == [0]
     assert measured.ml2r < 0.01
     assert measured.recovered == 1
+    sturdy = recovery.measure_recovery(parts, target, min_ratio=0.1)
+    assert sturdy.component.tolist() == [1]
+    assert sturdy.ml2r == pytest.approx(0.999, abs=1e-3)
+    assert recovery.best_component(parts, target, min_ratio=5.0).tolist() == [0]
 
 
 def test_zero_rows_are_left_out_and_zero_components_score_zero():

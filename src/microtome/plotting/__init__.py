@@ -1,0 +1,1 @@
+"""How figures look: style, palette, heatmaps, network shapes. Arrays in, Figure out."""

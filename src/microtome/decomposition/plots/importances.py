@@ -1,0 +1,160 @@
+"""Causal importances: which component answers to which input, how often, how sharply."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from jaxtyping import Float
+from matplotlib.figure import Figure
+
+from microtome.plotting.style import (
+    FAINT,
+    PALETTE,
+    colour,
+    grid_shape,
+    heatmap,
+    light_grid,
+    note,
+    panels,
+    remove_unused,
+    styled,
+)
+
+
+@styled
+def causal_importances(
+    importances: Mapping[str, Float[np.ndarray, "n C"]],
+    *,
+    component_names: Mapping[str, Sequence[str]] | None = None,
+    totals: Mapping[str, int] | None = None,
+    upper_leaky: bool = False,
+    input_label: str = "feature that is on (x = 0.75)",
+) -> Figure:
+    """One heatmap a site of importances ``[inputs, components]``, columns as given (permuted by the caller).
+
+    ``component_names[site]`` are the original indices of the columns, ``totals[site]`` the number of
+    components before columns were cropped. The scale is 0 to 1 for both leaky sigmoids; values above
+    one (upper leaky) saturate. Source: SPD paper, figures 3 and following.
+    """
+    rows, columns = grid_shape(len(importances), 4)
+    figure, axes = panels(rows, columns, width=3.6, height=2.9)
+    for ax, (site, values) in zip(axes.ravel(), importances.items(), strict=False):
+        shown = values.shape[1]
+        total = shown if totals is None else totals[site]
+        heatmap(
+            ax,
+            values,
+            limit=1.0,
+            x_label="component" if shown == total else f"component ({shown} of {total} shown)",
+            y_label=input_label,
+            title=site,
+            scale_label="upper-leaky causal importance" if upper_leaky else "causal importance",
+            x_ticks=None if component_names is None else component_names[site],
+        )
+    remove_unused(axes, len(importances))
+    return figure
+
+
+@styled
+def importance_histograms(
+    counts: Mapping[str, Float[np.ndarray, " bins"]], edges: Float[np.ndarray, " bins+1"]
+) -> Figure:
+    """Histogram a site of causal importances over inputs and components (counts on a log axis).
+
+    ``counts[site][b]`` lie in ``[edges[b], edges[b + 1]]``. Sharp decompositions have two peaks, at 0 and 1.
+    """
+    rows, columns = grid_shape(len(counts), 4)
+    figure, axes = panels(rows, columns, width=2.9, height=2.2, sharey=True)
+    for index, (ax, (site, heights)) in enumerate(zip(axes.ravel(), counts.items(), strict=False)):
+        ax.stairs(heights, edges, fill=True, color=colour(0), alpha=0.85)
+        ax.set(title=site, xlabel="causal importance", yscale="log")
+        if index % columns == 0:
+            ax.set_ylabel("entries (input, component)")
+        light_grid(ax)
+    remove_unused(axes, len(counts))
+    return figure
+
+
+@styled
+def mean_component_activation_counts(
+    frequencies: Mapping[str, Float[np.ndarray, "K C"]], *, threshold: float = 0.1
+) -> Figure:
+    """Share of the inputs on which each component is active, sorted, a thin line a seed and the mean bold."""
+    rows, columns = grid_shape(len(frequencies), 4)
+    figure, axes = panels(rows, columns, width=2.9, height=2.2)
+    for index, (ax, (site, values)) in enumerate(zip(axes.ravel(), frequencies.items(), strict=False)):
+        ordered = -np.sort(-values, axis=1)
+        rank = np.arange(1, ordered.shape[1] + 1)
+        for line in ordered:
+            ax.plot(rank, line, color=colour(0), lw=0.7, alpha=0.4)
+        ax.plot(rank, ordered.mean(axis=0), color=colour(0), marker="o" if len(rank) <= 30 else None, ms=3)
+        ax.set(title=site, xlabel="component, by rank", ylim=(0, None), xlim=(0.5, len(rank) + 0.5))
+        if index % columns == 0:
+            ax.set_ylabel(f"share of inputs with\ncausal importance > {threshold:g}")
+        light_grid(ax)
+    remove_unused(axes, len(frequencies))
+    return figure
+
+
+@styled
+def varying_importance_minimality(
+    importances: Sequence[Mapping[str, Float[np.ndarray, "n C"]]], coefficients: Sequence[float]
+) -> Figure:
+    """Causal importances of one model decomposed with several minimality coefficients: a row each, columns sites."""
+    sites = list(importances[0])
+    figure, axes = panels(len(importances), len(sites), width=3.0, height=2.1)
+    for row, (by_site, coefficient) in enumerate(zip(importances, coefficients, strict=True)):
+        for column, site in enumerate(sites):
+            last = row == len(importances) - 1
+            heatmap(
+                axes[row, column],
+                by_site[site],
+                limit=1.0,
+                title=site if row == 0 else "",
+                x_label="component" if last else "",
+                y_label=f"coefficient {coefficient:g}\nfeature" if column == 0 else "",
+                scale_label="causal importance" if column == len(sites) - 1 else None,
+            )
+    return figure
+
+
+@styled
+def subnet_categories(counts: Mapping[str, int], n_components: int, n_features: int) -> Figure:
+    """Bars: how many components are dead, serve one feature, two, or more, and how many features stand alone."""
+    names = {
+        "dead": "dead\n(no feature)",
+        "mono": "mono\n(1 feature)",
+        "duo": "duo\n(2 features)",
+        "poly": "poly\n(3 or more)",
+    }
+    figure, axes = panels(1, 1, width=4.4, height=2.7)
+    ax = axes[0, 0]
+    shades = [FAINT, PALETTE[2], PALETTE[4], PALETTE[1]]
+    heights = [counts[name] for name in names]
+    bars = ax.bar(list(names.values()), heights, color=shades, width=0.65)
+    ax.bar_label(bars, fontsize=8.5)
+    ax.set(ylabel=f"components (of {n_components})", ylim=(0, 1.15 * max(*heights, 1)))
+    ax.set_title(f"{counts['represented']} of {n_features} features have a component of their own")
+    light_grid(ax)
+    return figure
+
+
+@styled
+def feature_component_heatmap(
+    values: Float[np.ndarray, "n C"], *, title: str, scale_label: str, signed: bool = False
+) -> Figure:
+    """One heatmap of features against components with its scale."""
+    n, n_components = values.shape
+    width = float(np.clip(0.16 * n_components + 1.8, 3.6, 9.0))
+    figure, axes = panels(1, 1, width=width, height=float(np.clip(0.16 * n + 1.2, 2.6, 7.0)))
+    heatmap(
+        axes[0, 0],
+        values,
+        signed=signed,
+        x_label="component",
+        y_label="feature",
+        title=title,
+        scale_label=scale_label,
+    )
+    if not values.size:
+        note(axes[0, 0], "nothing to draw")
+    return figure
