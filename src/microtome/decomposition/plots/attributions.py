@@ -55,7 +55,7 @@ def subnetwork_attributions_batch_statistics(
     features_per_input: Float[np.ndarray, " B"],
     share_active: Float[np.ndarray, " C"],
 ) -> Figure:
-    """How many components the top-k selects per input, against how many features are on; and each one's share.
+    """How many components the top-k selects per input, how many features are on, and each one's share.
 
     Left: histogram of both counts over the batch. Right: share of the inputs that select each component.
     """

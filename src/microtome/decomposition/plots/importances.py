@@ -13,7 +13,6 @@ from microtome.plotting.style import (
     grid_shape,
     heatmap,
     light_grid,
-    note,
     panels,
     remove_unused,
     styled,
@@ -99,7 +98,7 @@ def mean_component_activation_counts(
 def varying_importance_minimality(
     importances: Sequence[Mapping[str, Float[np.ndarray, "n C"]]], coefficients: Sequence[float]
 ) -> Figure:
-    """Causal importances of one model decomposed with several minimality coefficients: a row each, columns sites."""
+    """Causal importances under several minimality coefficients, a row each; columns are sites."""
     sites = list(importances[0])
     figure, axes = panels(len(importances), len(sites), width=3.0, height=2.1)
     for row, (by_site, coefficient) in enumerate(zip(importances, coefficients, strict=True)):
@@ -119,7 +118,7 @@ def varying_importance_minimality(
 
 @styled
 def subnet_categories(counts: Mapping[str, int], n_components: int, n_features: int) -> Figure:
-    """Bars: how many components are dead, serve one feature, two, or more, and how many features stand alone."""
+    """Bars: how many components are dead or serve one feature, two, or more."""
     names = {
         "dead": "dead\n(no feature)",
         "mono": "mono\n(1 feature)",
@@ -135,26 +134,4 @@ def subnet_categories(counts: Mapping[str, int], n_components: int, n_features: 
     ax.set(ylabel=f"components (of {n_components})", ylim=(0, 1.15 * max(*heights, 1)))
     ax.set_title(f"{counts['represented']} of {n_features} features have a component of their own")
     light_grid(ax)
-    return figure
-
-
-@styled
-def feature_component_heatmap(
-    values: Float[np.ndarray, "n C"], *, title: str, scale_label: str, signed: bool = False
-) -> Figure:
-    """One heatmap of features against components with its scale."""
-    n, n_components = values.shape
-    width = float(np.clip(0.16 * n_components + 1.8, 3.6, 9.0))
-    figure, axes = panels(1, 1, width=width, height=float(np.clip(0.16 * n + 1.2, 2.6, 7.0)))
-    heatmap(
-        axes[0, 0],
-        values,
-        signed=signed,
-        x_label="component",
-        y_label="feature",
-        title=title,
-        scale_label=scale_label,
-    )
-    if not values.size:
-        note(axes[0, 0], "nothing to draw")
     return figure

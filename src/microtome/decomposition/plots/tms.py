@@ -7,7 +7,16 @@ from jaxtyping import Float, Int
 from matplotlib.figure import Figure
 
 from microtome.plotting.networks import draw_network, draw_polygon
-from microtome.plotting.style import FAINT, PALETTE, category_colours, colour, light_grid, panels, styled
+from microtome.plotting.style import (
+    FAINT,
+    PALETTE,
+    category_colours,
+    colour,
+    grid_shape,
+    light_grid,
+    panels,
+    styled,
+)
 
 # More nodes than this in a row of a thumbnail cannot be told apart.
 MAX_DIAGRAM_NODES = 12
