@@ -3,12 +3,11 @@
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, TypeVar, get_args
+from typing import Annotated, Any, ClassVar, TypeVar, get_args, get_origin
 
 import pydantic
 import yaml
 from pydantic import BaseModel, ConfigDict, Field
-from typing_extensions import Self
 
 from microtome.core.atomic import write_text
 from microtome.core.config_keys import migrate, normalise, unknown_keys
@@ -42,15 +41,15 @@ class Config(BaseModel):
     def _whole_number(cls, name: str, value: Any) -> Any:
         if not isinstance(value, str) or name not in cls.model_fields or not _NUMBER.fullmatch(value.strip()):
             return value
-        kinds = _plain_kinds(cls.model_fields[name].annotation)
+        kinds = plain_kinds(cls.model_fields[name].annotation)
         if int in kinds and not kinds & {str, float} and float(value).is_integer():
             return int(float(value))
         return value
 
     @classmethod
     def from_mapping(
-        cls, mapping: Mapping[str, Any], source: str = "config", note: Note | None = None
-    ) -> Self:
+        cls: type[ConfigType], mapping: Mapping[str, Any], source: str = "config", note: Note | None = None
+    ) -> ConfigType:
         """Build the configuration from plain values.
 
         Old keys are carried over to ours, each with a one-line ``note``. Raises ``MicrotomeError`` in one
@@ -69,7 +68,7 @@ class Config(BaseModel):
             raise one_line_error(error, source) from error
 
     @classmethod
-    def from_file(cls, path: str | Path, note: Note | None = None) -> Self:
+    def from_file(cls: type[ConfigType], path: str | Path, note: Note | None = None) -> ConfigType:
         """Read a YAML file; errors name the file."""
         return cls.from_mapping(read_yaml(path), source=str(path), note=note)
 
@@ -155,9 +154,11 @@ def _one_problem(details: Any) -> str:
     return f"{field}={value if len(value) <= 60 else value[:57] + '...'}: {text}"
 
 
-def _plain_kinds(annotation: Any) -> set[Any]:
+def plain_kinds(annotation: Any) -> set[Any]:
     """The plain types that a union or annotated type is made of."""
     arguments = get_args(annotation)
+    if get_origin(annotation) is Annotated:
+        return plain_kinds(arguments[0])
     if not arguments:
         return {annotation}
-    return set().union(*(_plain_kinds(argument) for argument in arguments))
+    return set().union(*(plain_kinds(argument) for argument in arguments))
