@@ -1,0 +1,75 @@
+"""State dicts of other codes, carried over to our layout: matrices in first, instance axis in front."""
+
+import re
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from microtome.core.errors import CannotLoad
+
+State = dict[str, Tensor]
+
+# Decomposition checkpoints of the SPD paper's code, and of its later versions, hold the target under these.
+_TARGET_PREFIXES = ("target_model.", "model.")
+# Very old ResidMLP files.
+_OLD_NAMES = (
+    (re.compile(r"^layers\.(\d+)\.linear1\."), r"layers.\1.mlp_in."),
+    (re.compile(r"^layers\.(\d+)\.linear2\."), r"layers.\1.mlp_out."),
+)
+
+
+def target_part(state: Mapping[str, Tensor]) -> State:
+    """The target's own tensors, out of a target file or of a decomposition checkpoint that contains it."""
+    for prefix in _TARGET_PREFIXES:
+        inner = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+        if inner:
+            return inner
+    return dict(state)
+
+
+def tms_state(state: Mapping[str, Tensor], source: object) -> tuple[State, bool]:
+    """TMS tensors in our layout, and whether the last layer is tied to the first.
+
+    Understands ours and the original APD code's (``linear1.weight [K, n, h]``, ``b_final``) and the SPD
+    paper's (``nn.Linear``: ``linear1.weight [h, n]``, ``linear2.weight [n, h]``, ``linear2.bias``).
+    """
+    first = _tensor(state, "linear1.weight", source)
+    if first.ndim == 3:
+        return dict(state), "linear2.weight" not in state
+    ours = _transposed(state)
+    last = ours.pop("linear2.weight", None)
+    ours["b_final"] = _tensor(ours, "linear2.bias", source)
+    del ours["linear2.bias"]
+    tied = last is None or bool((last == ours["linear1.weight"].transpose(1, 2)).all())
+    if not tied and last is not None:
+        ours["linear2.weight"] = last
+    return ours, tied
+
+
+def resid_mlp_state(state: Mapping[str, Tensor], source: object) -> State:
+    """ResidMLP tensors in our layout, from ours and APD's (with K) or the SPD paper's (``nn.Linear``, no K)."""
+    renamed: State = {}
+    for key, value in state.items():
+        for pattern, new in _OLD_NAMES:
+            key = pattern.sub(new, key)
+        renamed[key] = value
+    if _tensor(renamed, "W_E", source).ndim == 3:
+        return renamed
+    embedding = {key: renamed.pop(key).unsqueeze(0) for key in ("W_E", "W_U") if key in renamed}
+    return {**embedding, **_transposed(renamed)}
+
+
+def _transposed(state: Mapping[str, Tensor]) -> State:
+    """``nn.Linear`` tensors (out first, no instances) as ours (in first, one instance)."""
+    return {
+        key: (value.T if value.ndim == 2 else value).unsqueeze(0).contiguous() for key, value in state.items()
+    }
+
+
+def _tensor(state: Mapping[str, Tensor], name: str, source: object) -> Tensor:
+    if name not in state:
+        raise CannotLoad(
+            f"{source}: has no tensor {name} (it has {', '.join(list(state)[:6]) or 'none'}); "
+            "is it a checkpoint of this kind of network?"
+        )
+    return state[name]

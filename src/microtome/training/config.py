@@ -1,0 +1,186 @@
+"""Configurations of target training: every field of the original APD and SPD codes, and ours. Torch free."""
+
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+
+from microtome.core.config import Config, Probability
+from microtome.core.errors import MicrotomeError, bad_value
+from microtome.targets.config import MLPModelConfig, ResidMLPModelConfig, TMSModelConfig
+
+__all__ = [
+    "DigitsTrainConfig",
+    "MLPModelConfig",
+    "ResidMLPModelConfig",
+    "ResidMLPTrainConfig",
+    "TMSModelConfig",
+    "TMSTrainConfig",
+]
+
+DataGenerationType = Literal[
+    "exactly_one_active",
+    "exactly_two_active",
+    "exactly_three_active",
+    "exactly_four_active",
+    "exactly_five_active",
+    "at_least_zero_active",
+]
+Schedule = Literal["constant", "linear", "cosine", "cosine_half", "exponential"]
+
+
+class RunSettings(Config):
+    """What every training run is told besides the mathematics."""
+
+    seed: int = 0
+    """Start values and data; instance k starts the same whether it is trained alone or beside others."""
+    device: str = "auto"
+    """auto, cpu, cuda or mps."""
+    threads: PositiveInt | None = None
+    """Threads of one operation; left out, small networks take one."""
+    print_freq: PositiveInt = 100
+    """Steps between two lines of ``metrics.jsonl``."""
+    keep: Literal["all"] | PositiveInt = "all"
+    """How many of the trained instances to save: ``all``, or the N best."""
+    lr_warmup_pct: Probability = 0.0
+    """Share of the steps in which the learning rate rises from zero."""
+    lr_exponential_halflife: PositiveFloat | None = None
+    """Steps in which the ``exponential`` schedule halves the learning rate."""
+    weight_decay: float = Field(default=0.01, ge=0)
+    """AdamW's; 0.01 is what the original codes ran with."""
+    wandb_project: str | None = None
+    """Send the curves to this Weights & Biases project (optional extra ``wandb``)."""
+
+
+class TMSTrainConfig(RunSettings):
+    """Training of Toy Models of Superposition. The defaults are the local run of the old README (40-10)."""
+
+    renamed: ClassVar[dict[str, str]] = {"tms_config": "tms_model_config"}
+
+    tms_model_config: TMSModelConfig = TMSModelConfig(n_instances=3)
+    feature_probability: Probability = 0.05
+    batch_size: PositiveInt = 2048
+    steps: PositiveInt = 2000
+    lr: PositiveFloat = 1e-3
+    lr_schedule: Schedule = "linear"
+    """``linear`` is what the original APD code always ran (it also ignored ``lr`` and took 5e-3; here ``lr``
+    counts). The SPD paper's code trained with ``constant``."""
+    data_generation_type: DataGenerationType = "at_least_zero_active"
+    fixed_identity_hidden_layers: bool = False
+    """Hidden layers are the identity and stay so."""
+    fixed_random_hidden_layers: bool = False
+    """Hidden layers have standard normal entries and stay so."""
+    synced_inputs: list[list[NonNegativeInt]] | None = None
+    """Groups of features that are always on together."""
+    initialisation: Literal["xavier", "linear"] = "xavier"
+    """``xavier`` with a zero bias ends in the pentagon every time (5 features, 2 dimensions), ``linear``
+    (what ``nn.Linear`` does) in about one run of four."""
+
+    @model_validator(mode="after")
+    def _check(self) -> "TMSTrainConfig":
+        if self.fixed_identity_hidden_layers and self.fixed_random_hidden_layers:
+            raise bad_value(
+                "fixed_random_hidden_layers", True, "so is fixed_identity_hidden_layers", "set at most one"
+            )
+        _check_data(self.synced_inputs, self.data_generation_type, self.tms_model_config.n_features)
+        _check_keep(self.keep, self.tms_model_config.n_instances)
+        return self
+
+
+class ResidMLPTrainConfig(RunSettings):
+    """Training of residual MLPs on ``act(c x) + x`` or ``|c x|``. The defaults are the papers' 1-layer network."""
+
+    renamed: ClassVar[dict[str, str]] = {"resid_mlp_model_config": "resid_mlp_config"}
+
+    resid_mlp_config: ResidMLPModelConfig = ResidMLPModelConfig()
+    label_fn_seed: int = 0
+    """Seed of the label coefficients."""
+    label_type: Literal["act_plus_resid", "abs"] = "act_plus_resid"
+    loss_type: Literal["readoff", "resid"] = "readoff"
+    """``readoff`` compares outputs with labels, ``resid`` the last residual stream with the embedded labels."""
+    use_trivial_label_coeffs: bool = True
+    """All coefficients one; otherwise uniform in [1, 2]."""
+    feature_probability: Probability = 0.01
+    synced_inputs: list[list[NonNegativeInt]] | None = None
+    importance_val: float | None = Field(default=None, gt=0, le=1)
+    """Feature i counts ``importance_val ** i`` in the loss; left out, all count the same."""
+    data_generation_type: DataGenerationType = "at_least_zero_active"
+    batch_size: PositiveInt = 2048
+    steps: PositiveInt = 1000
+    lr: PositiveFloat = 3e-3
+    lr_schedule: Schedule = "cosine"
+    """``cosine`` is the quarter wave of the original codes."""
+    fixed_random_embedding: bool = True
+    """Unit-length random rows ``W_E``, ``W_U = W_E^T``, not trained."""
+    fixed_identity_embedding: bool = False
+    """``W_E`` and ``W_U`` the identity; needs ``d_embed == n_features``."""
+    n_batches_final_losses: PositiveInt = 10
+    """Fresh batches over which the final loss is averaged."""
+    initialisation: Literal["xavier", "linear"] = "xavier"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_embedding(cls, values: Any) -> Any:
+        # A file that asks for the identity alone means it, although random is our default.
+        if isinstance(values, dict) and values.get("fixed_identity_embedding"):
+            return {"fixed_random_embedding": False, **values}
+        return values
+
+    @model_validator(mode="after")
+    def _check(self) -> "ResidMLPTrainConfig":
+        model = self.resid_mlp_config
+        if self.fixed_random_embedding and self.fixed_identity_embedding:
+            raise bad_value(
+                "fixed_random_embedding", True, "so is fixed_identity_embedding", "set at most one"
+            )
+        if self.fixed_identity_embedding and model.n_features != model.d_embed:
+            raise bad_value(
+                "fixed_identity_embedding",
+                True,
+                f"d_embed is {model.d_embed} and n_features {model.n_features}",
+                "make them equal",
+            )
+        if self.loss_type == "resid" and self.importance_val not in (None, 1.0):
+            raise bad_value(
+                "importance_val", self.importance_val, "cannot weight loss_type=resid", "leave it out"
+            )
+        _check_data(self.synced_inputs, self.data_generation_type, model.n_features)
+        _check_keep(self.keep, model.n_instances)
+        return self
+
+
+class DigitsTrainConfig(RunSettings):
+    """Training of small classifiers on the 1,797 handwritten digits that scikit-learn ships."""
+
+    hidden_sizes: tuple[PositiveInt, ...] = (32,)
+    """Widths of the hidden layers between the 64 pixels and the 10 classes."""
+    n_instances: PositiveInt = 1
+    batch_size: PositiveInt = 256
+    steps: PositiveInt = 2000
+    lr: PositiveFloat = 3e-3
+    lr_schedule: Schedule = "cosine_half"
+
+    @model_validator(mode="after")
+    def _check(self) -> "DigitsTrainConfig":
+        _check_keep(self.keep, self.n_instances)
+        return self
+
+
+def _check_data(groups: list[list[int]] | None, kind: str, n_features: int) -> None:
+    exact = ("one", "two", "three", "four", "five")
+    wanted = next((i for i, word in enumerate(exact, 1) if kind == f"exactly_{word}_active"), 0)
+    if wanted > n_features:
+        raise bad_value("data_generation_type", kind, f"only {n_features} features", "ask for fewer")
+    if groups is None:
+        return
+    members = [member for group in groups for member in group]
+    if len(members) != len(set(members)):
+        raise bad_value("synced_inputs", groups, "a feature is in two groups", "name each feature once")
+    if any(member >= n_features for member in members):
+        raise bad_value("synced_inputs", groups, "no such feature", f"use 0 to {n_features - 1}")
+    if kind != "at_least_zero_active":
+        raise bad_value("synced_inputs", groups, f"cannot hold with {kind}", "use at_least_zero_active")
+
+
+def _check_keep(keep: Any, n_instances: int) -> None:
+    if keep != "all" and keep > n_instances:
+        raise MicrotomeError(f"keep={keep}: only {n_instances} instances are trained; raise n_instances")
