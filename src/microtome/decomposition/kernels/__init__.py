@@ -1,0 +1,1 @@
+"""C kernels for the hot loops, each beside an equal in PyTorch."""

@@ -1,0 +1,98 @@
+"""Rank-one subcomponents and their gates: everything SPD trains, by name."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from microtome.core.seeds import generator
+from microtome.decomposition.gates import GateWeights, init_gates
+from microtome.targets.network import Site
+
+Factors = dict[str, tuple[Tensor, Tensor]]
+
+
+@dataclass(frozen=True)
+class Subcomponents:
+    """For each site ``V [K, d_in, C]`` and ``U [K, C, d_out]`` with ``W ~ V U``, and one gate per subcomponent.
+
+    ``tied`` maps a site to the one whose factors it uses transposed; it has gates of its own.
+    """
+
+    factors: Factors
+    gates: dict[str, GateWeights]
+    tied: dict[str, str]
+
+    def all_factors(self) -> Factors:
+        """Factors of every site, tied ones as transposed views."""
+        out: Factors = {}
+        for name in self.gates:
+            if name in self.tied:
+                v, u = self.factors[self.tied[name]]
+                out[name] = (u.mT, v.mT)
+            else:
+                out[name] = self.factors[name]
+        return out
+
+    def named_parameters(self) -> dict[str, Tensor]:
+        """Every trainable tensor once, under the names that checkpoints use."""
+        named = {
+            f"components.{s}.{n}": t for s, f in self.factors.items() for n, t in zip("VU", f, strict=True)
+        }
+        for site, gates in self.gates.items():
+            named.update(gates.named(site))
+        return named
+
+
+def init_subcomponents(
+    sites: Mapping[str, Site],
+    n_components: int,
+    gate_hidden: int,
+    seeds: Sequence[int],
+    device: torch.device | str = "cpu",
+) -> Subcomponents:
+    """Random directions of unit length, each scaled by how much of the target's weight lies along it.
+
+    ``U_c`` is multiplied by ``v_c^T W u_c`` (the SPD paper's code). Instance k depends on ``seeds[k]`` alone.
+    """
+    factors: Factors = {}
+    gates: dict[str, GateWeights] = {}
+    tied: dict[str, str] = {}
+    for name, site in sites.items():
+        draws = [generator(seed, device, f"subcomponents {name}") for seed in seeds]
+        if site.tied_to is not None and site.tied_to in factors:
+            tied[name] = site.tied_to
+        else:
+            factors[name] = _aligned_factors(site.weight, n_components, draws)
+        gates[name] = init_gates(len(seeds), n_components, gate_hidden, draws)
+    return Subcomponents(factors, gates, tied)
+
+
+def _aligned_factors(
+    weight: Float[Tensor, "K d_in d_out"], n_components: int, draws: list[torch.Generator]
+) -> tuple[Tensor, Tensor]:
+    _, d_in, d_out = weight.shape
+    v = torch.stack([torch.randn(d_in, n_components, generator=g, device=g.device) for g in draws])
+    u = torch.stack([torch.randn(n_components, d_out, generator=g, device=g.device) for g in draws])
+    v = v / v.norm(dim=1, keepdim=True)
+    u = u / u.norm(dim=2, keepdim=True)
+    along = torch.einsum("kic,kio,kco->kc", v, weight.to(v.dtype), u)
+    return v, u * along.unsqueeze(-1)
+
+
+def subcomponents_from(parameters: Mapping[str, Tensor], sites: Mapping[str, Site]) -> Subcomponents:
+    """Rebuild from named tensors, as a checkpoint holds them."""
+    factors: Factors = {}
+    gates: dict[str, GateWeights] = {}
+    tied: dict[str, str] = {}
+    for name, site in sites.items():
+        if f"components.{name}.V" in parameters:
+            factors[name] = (parameters[f"components.{name}.V"], parameters[f"components.{name}.U"])
+        elif site.tied_to is not None:
+            tied[name] = site.tied_to
+        gates[name] = GateWeights(
+            **{part: parameters[f"gates.{name}.{part}"] for part in ("w_in", "b_in", "w_out", "b_out")}
+        )
+    return Subcomponents(factors, gates, tied)

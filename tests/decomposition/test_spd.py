@@ -1,0 +1,206 @@
+"""The fast step of SPD against the equations written out: same losses, same gradients."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from microtome.data.sparse_features import SparseFeatures
+from microtome.decomposition.compaction import compact, zero_stays_zero
+from microtome.decomposition.gates import gate_values, lower_leaky, upper_leaky
+from microtome.decomposition.spd import SPD
+from microtome.decomposition.spd_config import SPDConfig
+from microtome.decomposition.spd_plain import plain_spd_losses
+from microtome.targets.config import MLPModelConfig, ResidMLPModelConfig, TMSModelConfig
+from microtome.targets.mlp import MLP
+from microtome.targets.module_target import ModuleTarget
+from microtome.targets.network import Target
+from microtome.targets.resid_mlp import ResidMLP
+from microtome.targets.tms import TMS
+
+ALL_LOSSES = {
+    "faithfulness_coeff": 1.0,
+    "stochastic_recon_coeff": 1.3,
+    "stochastic_recon_layerwise_coeff": 0.7,
+    "recon_coeff": 0.4,
+    "recon_layerwise_coeff": 0.3,
+    "out_recon_coeff": 0.2,
+    "importance_minimality_coeff": 0.05,
+}
+
+
+class SparseDraw:
+    """Numbers that depend on the loss and the row's content, so that left-out rows do not shift the rest."""
+
+    def __init__(self, x: Tensor, seed: int) -> None:
+        self.x, self.seed, self.calls = x, seed, 0
+        self.used = x.flatten(2).any(-1)
+
+    def full(self, like: Tensor, n_rows: int) -> Tensor:
+        self.calls += 1
+        g = torch.Generator().manual_seed(self.seed + self.calls)
+        return torch.rand(like.shape[0], n_rows, like.shape[-1], generator=g, dtype=torch.float64)
+
+    def plain(self, ci: Tensor) -> Tensor:
+        return self.full(ci, ci.shape[1]).to(ci.dtype)
+
+    def fast(self, ci: Tensor) -> Tensor:
+        """The numbers of the kept rows, [K, C, N]; rows beyond them are zero and their masks do not matter."""
+        everything = self.full(ci.transpose(1, 2), self.x.shape[1])
+        if ci.shape[-1] == self.x.shape[1]:
+            return everything.transpose(1, 2).to(ci.dtype)
+        out = torch.zeros(ci.shape, dtype=ci.dtype)
+        for k, used in enumerate(self.used):
+            out[k, :, : int(used.sum())] = everything[k, used].T.to(ci.dtype)
+        return out
+
+
+def tms(dtype: torch.dtype, hidden_layers: int = 0) -> tuple[Target, Tensor]:
+    config = TMSModelConfig(n_features=6, n_hidden=3, n_instances=2, n_hidden_layers=hidden_layers)
+    target = TMS(config).reset(1).to(dtype)
+    x = SparseFeatures(2, 6, 0.1).batch(64, torch.Generator().manual_seed(0))
+    return target, x.to(dtype)
+
+
+def resid_mlp(dtype: torch.dtype, **settings: object) -> tuple[Target, Tensor]:
+    config = ResidMLPModelConfig(
+        n_features=7, d_embed=12, d_mlp=5, n_instances=2, **{"n_layers": 2, **settings}
+    )
+    target = ResidMLP(config, fixed_embedding=True, shared_embedding=True).reset(1, embedding="random")
+    if config.in_bias:
+        for layer in target.layers:
+            nn.init.normal_(layer.mlp_in.bias)  # pyright: ignore
+    if config.out_bias:
+        for layer in target.layers:
+            nn.init.normal_(layer.mlp_out.bias)  # pyright: ignore
+    x = SparseFeatures(2, 7, 0.1, value_range=(-1.0, 1.0)).batch(64, torch.Generator().manual_seed(0))
+    return target.to(dtype), x.to(dtype)
+
+
+def mlp(dtype: torch.dtype) -> tuple[Target, Tensor]:
+    target = MLP(MLPModelConfig(sizes=(6, 5, 4), n_instances=2)).reset(1)
+    return target.to(dtype), torch.randn(2, 32, 6, generator=torch.Generator().manual_seed(0)).to(dtype)
+
+
+def module(dtype: torch.dtype) -> tuple[Target, Tensor]:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 4, bias=False))
+    target = ModuleTarget(net.to(dtype), ["*"]).select([0, 0])
+    return target, torch.randn(2, 32, 6, generator=torch.Generator().manual_seed(0)).to(dtype)
+
+
+CASES = {
+    "tms": tms,
+    "tms with hidden layer": lambda dtype: tms(dtype, 1),
+    "residual mlp": resid_mlp,
+    "residual mlp with biases": lambda dtype: resid_mlp(dtype, in_bias=True, out_bias=True),
+    "residual mlp, gelu and output activation": lambda dtype: resid_mlp(
+        dtype, act_fn_name="gelu", apply_output_act_fn=True
+    ),
+    "mlp": mlp,
+    "any module": module,
+}
+
+
+def gradients(losses: dict[str, Tensor], parameters: dict[str, Tensor]) -> dict[str, Tensor]:
+    leaves = list(parameters.values())
+    # Linear gates have no hidden weights: those tensors are empty and unused.
+    grads = torch.autograd.grad(losses["total"].sum(), leaves, allow_unused=True, materialize_grads=True)
+    return dict(zip(parameters, grads, strict=True))
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    ("hidden", "pnorm", "loss", "samples"), [(4, 2.0, "mse", 1), (0, 1.0, "mse", 2), (3, 0.9, "kl", 1)]
+)
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 2e-6)])
+def test_fast_step_equals_the_equations(case, hidden, pnorm, loss, samples, dtype, tolerance):
+    target, x = CASES[case](dtype)
+    target.requires_grad_(False)
+    config = SPDConfig(
+        C=4, n_ci_mlp_neurons=hidden, pnorm=pnorm, output_loss_type=loss, n_mask_samples=samples, **ALL_LOSSES
+    )
+    fast = SPD(target, config, [0, 1])
+    with torch.no_grad():
+        for name, tensor in fast.parameters.items():
+            moved = tensor.to(dtype)
+            if name.endswith(("b_in", "b_out")):
+                moved = moved + 0.3 * torch.randn(moved.shape, generator=torch.Generator().manual_seed(5))
+            tensor.data = moved.to(dtype)
+    fast.draw = SparseDraw(x, 7).fast
+    ours = fast.losses(x)
+    plain = plain_spd_losses(target, fast.subcomponents, config, x, SparseDraw(x, 7).plain)
+    for name, value in plain.items():
+        torch.testing.assert_close(ours[name], value, rtol=tolerance, atol=tolerance * 1e-2)
+    ours_grad = gradients(ours, fast.parameters)
+    # The reference in double precision whatever ours is in: that is what the tolerance is about.
+    for name, grad in gradients(plain, fast.parameters).items():
+        error = (ours_grad[name] - grad).norm() / grad.norm().clamp(min=1e-12)
+        assert float(error) < (tolerance if dtype == torch.float64 else 5e-6), name
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-6)])
+@pytest.mark.parametrize("hidden", [0, 1, 16])
+def test_gates_equal_the_plain_formulation(dtype, tolerance, hidden):
+    from microtome.decomposition.fused import gate_importance
+    from microtome.decomposition.gates import GateWeights, init_gates
+
+    g = torch.Generator().manual_seed(0)
+    gates = init_gates(2, 3, hidden, [g, g])
+    # Off zero: exactly there the sigmoids have a kink, where any slope between two is right.
+    gates = GateWeights(gates.w_in, gates.b_in + 0.1, gates.w_out, gates.b_out + 0.05)
+    inner = 3 * torch.randn(2, 3, 700, generator=g)
+    weight = torch.rand(2, 700, generator=g)
+    upstream = torch.randn(2, 3, 700, generator=g)
+
+    def run(fused: bool, kind: torch.dtype) -> list[Tensor]:
+        leaves = [
+            t.to(kind).requires_grad_() for t in (inner, gates.w_in, gates.b_in, gates.w_out, gates.b_out)
+        ]
+        h, weights = leaves[0], GateWeights(*leaves[1:])
+        if fused:
+            lower, importance = gate_importance(h, weight.to(kind), weights, 1.5)
+        else:
+            value = gate_values(h, weights)
+            lower = lower_leaky(value)
+            powered = (upper_leaky(value) + 1e-12).pow(1.5)
+            importance = torch.einsum("kcn,kn->k", powered, weight.to(kind))
+        total = (lower * upstream.to(kind)).sum() + importance.sum()
+        grads = torch.autograd.grad(total, leaves, allow_unused=True, materialize_grads=True)
+        return [lower.detach(), importance.detach(), *grads]
+
+    for mine, plain in zip(run(True, dtype), run(False, torch.float64), strict=True):
+        assert float((mine.double() - plain).norm()) <= tolerance * max(float(plain.norm()), 1e-9)
+
+
+def test_compaction_keeps_what_matters():
+    x = torch.zeros(2, 5, 3)
+    x[0, 1, 2] = 0.5
+    x[0, 4, 0] = 0.25
+    x[1, 3, 1] = 1.0
+    rows = compact(x)
+    assert rows.x.shape == (2, 3, 3)
+    assert rows.weight.tolist() == [[1.0, 1.0, 3.0], [1.0, 4.0, 0.0]]
+    assert rows.x[0, 0].tolist() == [0.0, 0.0, 0.5]
+    assert rows.x[0, 1].tolist() == [0.25, 0.0, 0.0]
+    assert rows.n == 5
+
+
+def test_compaction_is_refused_where_a_bias_reaches_a_site():
+    assert zero_stays_zero(tms(torch.float32)[0], 6)
+    assert zero_stays_zero(resid_mlp(torch.float32)[0], 7)
+    assert not zero_stays_zero(resid_mlp(torch.float32, in_bias=True, out_bias=True)[0], 7)
+
+
+def test_without_a_compiler_the_numbers_are_the_same(monkeypatch):
+    target, x = tms(torch.float32)
+    config = SPDConfig(C=4, n_ci_mlp_neurons=8)
+    results = []
+    for without in (False, True):
+        if without:
+            monkeypatch.setattr("microtome.decomposition.fused.load_library", lambda name: None)
+        method = SPD(target, config, [0, 1])
+        losses = method.compute(x, 0)
+        results.append((losses["total"], {n: t.grad for n, t in method.parameters.items()}))
+    torch.testing.assert_close(results[0][0], results[1][0], rtol=1e-6, atol=1e-8)
+    for name, grad in results[0][1].items():
+        torch.testing.assert_close(grad, results[1][1][name], rtol=1e-4, atol=1e-7)
