@@ -1,0 +1,79 @@
+"""Attribution-based Parameter Decomposition (Braun et al. 2025, arXiv:2501.14926), a method of the training loop."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from microtome.core.seeds import generator
+from microtome.decomposition.apd_components import Factors, initial_parameters, site_factors
+from microtome.decomposition.apd_config import APDConfig
+from microtome.decomposition.apd_fast import fast_step
+from microtome.decomposition.apd_plain import attributions, coefficients, plain_losses
+from microtome.targets.network import Target
+
+
+class APD:
+    """Components A_c B_c of every site of ``target``, and one training step of their losses.
+
+    ``parameters``: ``<site>.A [K, C, d_in, m]`` and ``<site>.B [K, C, m, d_out]``; K is the target's number of
+    instances. ``plain`` runs the equations as they stand instead of the closed forms; both give the same losses
+    and gradients. The total loss is summed over instances, so that each trains as if it were alone.
+    """
+
+    def __init__(self, target: Target, config: APDConfig, *, plain: bool = False) -> None:
+        self.target = target.requires_grad_(False)
+        self.config = config
+        self.plain = plain
+        self.n_instances = target.n_instances
+        self.sites = target.sites()
+        gain = config.task_config.init_scale if config.task_config is not None else 1.0
+        self.parameters: dict[str, Tensor] = initial_parameters(target, config.C, config.m, gain, config.seed)
+        device = next(iter(self.parameters.values())).device
+        self.generator: torch.Generator = generator(
+            config.seed, device, "apd"
+        )  # APD draws nothing after the start
+
+    def component_factors(self) -> Factors:
+        """Site name to (A [K, C, d_in, m], B [K, C, m, d_out])."""
+        return site_factors(self.sites, self.parameters)
+
+    def compute(self, x: Float[Tensor, "K B d"], step: int) -> dict[str, Float[Tensor, " K"]]:
+        """The losses of one batch, each [K] and detached, ``total`` included; fills every parameter's ``.grad``."""
+        del step
+        if not self.plain:
+            losses = fast_step(self.target, self.parameters, x, self.config)
+            if losses is not None:
+                return self._with_total(losses)
+        for parameter in self.parameters.values():
+            parameter.grad = None
+        terms = plain_losses(self.target, self.component_factors(), x, self.config)
+        weights = coefficients(self.config)
+        total = torch.stack([weights[name] * loss.sum() for name, loss in terms.items()]).sum()
+        total.backward(inputs=list(self.parameters.values()))
+        return self._with_total({name: loss.detach() for name, loss in terms.items()})
+
+    def _with_total(self, losses: dict[str, Tensor]) -> dict[str, Tensor]:
+        weights = coefficients(self.config)
+        losses["total"] = torch.stack([weights[name] * loss for name, loss in losses.items()]).sum(dim=0)
+        return losses
+
+    @torch.no_grad()
+    def before_step(self) -> None:
+        """``unit_norm_matrices``: scale the columns of every A to length one, before the losses are computed."""
+        if self.config.unit_norm_matrices:
+            for name, parameter in self.parameters.items():
+                if name.endswith(".A"):
+                    parameter.div_(parameter.norm(dim=-2, keepdim=True))
+
+    @torch.no_grad()
+    def after_backward(self) -> None:
+        """``unit_norm_matrices``: remove the part of A's gradient along its columns."""
+        if self.config.unit_norm_matrices:
+            for name, parameter in self.parameters.items():
+                if name.endswith(".A") and parameter.grad is not None:
+                    along = (parameter.grad * parameter).sum(dim=-2, keepdim=True)
+                    parameter.grad.addcmul_(parameter, along, value=-1.0)
+
+    def attributions(self, x: Float[Tensor, "K B d"]) -> Float[Tensor, "K B C"]:
+        """The configured attributions of a batch, for measures and pictures."""
+        return attributions(self.target, self.component_factors(), x, self.config).detach()
