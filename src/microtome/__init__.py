@@ -1,3 +1,32 @@
 """Microtome: a workbench that takes neural networks apart."""
 
+import importlib
+from typing import Any
+
 __version__ = "0.1.0"
+
+# Public name -> where it lives. Loaded on first use, so that `import microtome` imports no torch.
+_PUBLIC = {
+    "MicrotomeError": "microtome.core.errors",
+    "RunFolder": "microtome.core.runs",
+    "decompose": "microtome.decomposition.api",
+    "load": "microtome.decomposition.result",
+    "load_target": "microtome.targets.loading",
+    "train_digits": "microtome.training.classify",
+    "train_resid_mlp": "microtome.training.toy",
+    "train_tms": "microtome.training.toy",
+}
+
+__all__ = ["__version__", *_PUBLIC]  # pyright: ignore[reportUnsupportedDunderAll]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'microtome' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_PUBLIC[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(set(globals()) | set(_PUBLIC))

@@ -16,7 +16,7 @@ def normalise(model: Model, mapping: Mapping[str, Any]) -> dict[str, Any]:
     result: dict[str, Any] = {}
     for key, value in mapping.items():
         name = str(key).replace("-", "_")
-        result[name] = _map_nested(_annotation(model, name), value, normalise)
+        result[name] = _map_nested(field_annotation(model, name), value, normalise)
     return result
 
 
@@ -44,7 +44,7 @@ def migrate(
         note(f"{source}: {prefix}{old} is now called {prefix}{new}")
     for name, value in values.items():
         values[name] = _map_nested(
-            _annotation(model, name),
+            field_annotation(model, name),
             value,
             lambda nested, inner, at=name: migrate(nested, dict(inner), source, note, f"{prefix}{at}."),
         )
@@ -63,7 +63,7 @@ def unknown_keys(model: Model, values: Mapping[str, Any]) -> list[str]:
                 problems.append(_unknown(key, prefix, known, everywhere))
                 continue
             _map_nested(
-                _annotation(current, key),
+                field_annotation(current, key),
                 value,
                 lambda nested, inner, at=key: visit(nested, inner, f"{prefix}{at}."),
             )
@@ -99,19 +99,20 @@ def _all_keys(model: Model, prefix: str = "", depth: int = 0) -> list[str]:
     keys = [prefix + name for name in _known(model)]
     if depth < 4:
         for name, field in model.model_fields.items():
-            for nested in _models(field.annotation):
+            for nested in models_in(field.annotation):
                 keys += _all_keys(nested, f"{prefix}{name}.", depth + 1)
     return keys
 
 
-def _annotation(model: Model, name: str) -> Any:
+def field_annotation(model: Model, name: str) -> Any:
+    """The type of a model's field, by name or alias; None when it has no such field."""
     for field_name, field in model.model_fields.items():
         if name in (field_name, field.alias):
             return field.annotation
     return None
 
 
-def _models(annotation: Any) -> list[Model]:
+def models_in(annotation: Any) -> list[Model]:
     """The models that a field's type can hold, through unions, lists and annotations."""
     if isinstance(annotation, type) and get_origin(annotation) is None:
         return [annotation] if issubclass(annotation, BaseModel) else []
@@ -119,7 +120,7 @@ def _models(annotation: Any) -> list[Model]:
         return []
     found: list[Model] = []
     for argument in get_args(annotation):
-        found += [model for model in _models(argument) if model not in found]
+        found += [model for model in models_in(argument) if model not in found]
     return found
 
 
@@ -128,14 +129,14 @@ def _map_nested(annotation: Any, value: Any, visit: Callable[[Model, Mapping[str
     if isinstance(value, Mapping):
         model = _model_for(annotation, value)
         return value if model is None else visit(model, value)
-    if isinstance(value, list) and _models(annotation):
+    if isinstance(value, list) and models_in(annotation):
         return [_map_nested(annotation, item, visit) for item in value]
     return value
 
 
 def _model_for(annotation: Any, value: Mapping[str, Any]) -> Model | None:
     """Which model a mapping stands for: the only one, or the one whose literal fields agree with it."""
-    models = _models(annotation)
+    models = models_in(annotation)
     if len(models) > 1:
         models = [model for model in models if _literals_agree(model, value)]
     return models[0] if len(models) == 1 else None

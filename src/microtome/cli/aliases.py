@@ -1,0 +1,22 @@
+"""Names that older scripts went by, as the commands they are now."""
+
+from pathlib import PurePosixPath, PureWindowsPath
+
+# Old script name (without folder and .py) -> the words to type now.
+ALIASES: dict[str, tuple[str, ...]] = {
+    "train_tms": ("train", "tms"),
+    "train_resid_mlp": ("train", "resid-mlp"),
+    "tms_decomposition": ("decompose",),
+    "resid_mlp_decomposition": ("decompose",),
+    "run_spd": ("decompose",),
+    "magnitude_sweep": ("magnitude",),
+}
+
+
+def resolve(name: str) -> tuple[str, ...] | None:
+    """The words that an old script name or path stands for, or None.
+
+    ``train_tms``, ``train-tms`` and ``spd/experiments/tms/train_tms.py`` are the same.
+    """
+    stem = PureWindowsPath(PurePosixPath(name).name).name.removesuffix(".py")
+    return ALIASES.get(stem.replace("-", "_"))

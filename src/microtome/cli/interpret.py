@@ -1,0 +1,42 @@
+"""``microtome interpret``: draw the pictures of a decomposition again."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from microtome.cli.flags import parse
+from microtome.cli.help import command_help
+from microtome.core.config import Config
+from microtome.core.errors import MicrotomeError
+
+USAGE = "microtome interpret RUN"
+ABOUT = "Draws the pictures of a decomposition again. RUN is a run folder, its name, or latest."
+
+
+class Options(Config):
+    """Where runs are looked for."""
+
+    runs_root: Path = Path("runs")
+    """The folder that `latest` and run names are looked for in."""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Redraw and list the files."""
+    parsed = parse(arguments, None, Options)
+    if parsed.help:
+        print(command_help(USAGE, ABOUT, Options, {}))
+        return 0
+    if len(parsed.positional) != 1:
+        raise MicrotomeError(
+            "interpret: takes one run folder, or latest; `microtome runs` lists those there are"
+        )
+    from microtome.core.references import open_run
+
+    options = Options.from_mapping(parsed.options)
+    run = open_run(parsed.positional[0], runs_root=options.runs_root, want="decompose")
+    from microtome.decomposition.pictures import redraw
+
+    files = redraw(run.path)
+    print(f"Drew {len(files)} pictures:")
+    for file in files:
+        print(f"  {file}")
+    return 0

@@ -1,0 +1,76 @@
+"""``microtome train``: fit a target network."""
+
+import importlib
+from collections.abc import Sequence
+from pathlib import Path
+
+from microtome.cli.flags import build, parse
+from microtome.cli.help import command_help
+from microtome.cli.recipes import find_config
+from microtome.core.config import Config, read_yaml
+from microtome.core.config_keys import nearest
+from microtome.core.device import say
+from microtome.core.errors import MicrotomeError
+
+# Subject -> (configuration in microtome.training.config, module and function that train it).
+SUBJECTS: dict[str, tuple[str, str, str]] = {
+    "tms": ("TMSTrainConfig", "microtome.training.toy", "train_tms"),
+    "resid-mlp": ("ResidMLPTrainConfig", "microtome.training.toy", "train_resid_mlp"),
+    "digits": ("DigitsTrainConfig", "microtome.training.classify", "train_digits"),
+}
+USAGE = "microtome train tms|resid-mlp|digits [CONFIG.yaml] [--flag value ...]"
+ABOUT = (
+    "Trains a target and saves it in a run folder: tms (Toy Model of Superposition), resid-mlp (residual MLP)"
+    " or digits (a classifier of scikit-learn's handwritten digits). `microtome train tms --help` lists the"
+    " flags of one."
+)
+
+
+class Options(Config):
+    """Where the run goes."""
+
+    out_dir: Path | None = None
+    """The run folder itself; left out, a new one under runs_root."""
+    runs_root: Path = Path("runs")
+    """The folder that run folders are made in."""
+    quiet: bool = False
+    """Show no progress."""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Train the subject that the first word names."""
+    words = list(arguments)
+    if not words or words[0] in ("-h", "--help"):
+        print(command_help(USAGE, ABOUT, Options, {}))
+        return 0
+    subject = words.pop(0).replace("_", "-")
+    if subject not in SUBJECTS:
+        near = nearest(subject, list(SUBJECTS))
+        mend = f"did you mean {near}?" if near else f"choose {', '.join(SUBJECTS)}"
+        raise MicrotomeError(f"train {subject}: no such target; {mend}")
+    config_name, module_name, function_name = SUBJECTS[subject]
+    model: type[Config] = getattr(importlib.import_module("microtome.training.config"), config_name)
+    parsed = parse(words, model, Options)
+    if parsed.help:
+        usage = f"microtome train {subject} [CONFIG.yaml] [--flag value ...]"
+        print(command_help(usage, model.__doc__ or "", Options, {"configuration": model}))
+        return 0
+    given = one_config(parsed.positional, f"train {subject}")
+    path = find_config(given) if given else None
+    config = build(
+        model, read_yaml(path) if path else {}, parsed.values, str(path) if path else "config", note=say
+    )
+    options = Options.from_mapping(parsed.options)
+    train = getattr(importlib.import_module(module_name), function_name)
+    run = train(config, runs_root=options.runs_root, out_dir=options.out_dir, progress=not options.quiet)
+    print(f"Trained. Results: {run.path}")
+    return 0
+
+
+def one_config(positional: Sequence[str], command: str) -> str | None:
+    """The one configuration file among the words, if any. Raises ``MicrotomeError`` for a second word."""
+    if len(positional) > 1:
+        raise MicrotomeError(
+            f"{command}: takes one CONFIG.yaml, not also {positional[1]!r}; flags begin with two dashes"
+        )
+    return positional[0] if positional else None
