@@ -8,7 +8,8 @@ from urllib.parse import unquote, urlsplit
 
 from microtome.core.config_keys import nearest
 from microtome.core.errors import CannotLoad, MicrotomeError
-from microtome.core.runs import MARKER, RunFolder, find_latest, list_runs
+from microtome.core.run_start import MARKER
+from microtome.core.runs import RunFolder, find_latest, list_runs
 
 CHECKPOINT_SUFFIXES = (".pth", ".pt", ".safetensors")
 FORMS = (

@@ -2,8 +2,6 @@
 
 import datetime
 import json
-import math
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +12,9 @@ import yaml
 from microtome.core.atomic import atomic_path, cannot_write, write_text
 from microtome.core.config import Config, read_yaml
 from microtome.core.environment import describe_environment
-from microtome.core.errors import CannotLoad, MicrotomeError
+from microtome.core.errors import CannotLoad
+from microtome.core.plain import plain_value
+from microtome.core.run_start import MARKER, first_missing, refuse_occupied, remove_start
 from microtome.core.tensor_files import load_state_dict, read_safetensors, write_safetensors, write_torch
 
 if TYPE_CHECKING:
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 __all__ = ["RunFolder", "atomic_path", "find_latest", "list_runs", "load_state_dict", "timestamp"]
 
-MARKER = "environment.json"
 KEPT_CHECKPOINTS = 2
 
 
@@ -63,15 +62,15 @@ class RunFolder:
         left behind then.
         """
         path = Path(path)
-        _refuse_occupied(path, kind if reuse else None)
-        made = _first_missing(path)
+        refuse_occupied(path, kind if reuse else None)
+        made = first_missing(path)
         environment = describe_environment(kind, command, seed, device)
         try:
             config.to_file(path / "config.yaml")
             # Written last: a folder is a run once this file is there.
             write_text(path / MARKER, json.dumps(environment, indent=2) + "\n")
         except BaseException:
-            _remove_start(path, made)
+            remove_start(path, made)
             raise
         return cls(path)
 
@@ -104,7 +103,7 @@ class RunFolder:
 
     def log(self, step: int, values: Mapping[str, Any]) -> None:
         """Append one line to ``metrics.jsonl``; numbers that are not finite are written as null."""
-        line = json.dumps({"step": step} | {name: _plain(value) for name, value in values.items()})
+        line = json.dumps({"step": step} | {name: plain_value(value) for name, value in values.items()})
         path = self.path / "metrics.jsonl"
         try:
             with path.open("a", encoding="utf-8") as file:
@@ -158,7 +157,7 @@ class RunFolder:
 
     def save_json(self, relative: str | Path, obj: Any) -> Path:
         """Write an object as JSON at a path inside the run."""
-        return write_text(self.path / relative, json.dumps(_plain(obj), indent=2) + "\n")
+        return write_text(self.path / relative, json.dumps(plain_value(obj), indent=2) + "\n")
 
     def load_json(self, relative: str | Path) -> Any:
         """Read a JSON file inside the run. Raises ``CannotLoad``."""
@@ -176,7 +175,7 @@ class RunFolder:
 
     def save_yaml(self, relative: str | Path, values: Mapping[str, Any]) -> Path:
         """Write plain values as YAML at a path inside the run (documented ``*_config.yaml`` names)."""
-        return write_text(self.path / relative, yaml.safe_dump(_plain(values), sort_keys=False))
+        return write_text(self.path / relative, yaml.safe_dump(plain_value(values), sort_keys=False))
 
     def save_figure(self, name: str, figure: "Figure", dpi: int = 150, where: str = "plots") -> Path:
         """Write ``<where>/<name>.png`` and close the figure; ``where=""`` is the run folder itself."""
@@ -272,58 +271,3 @@ def find_latest(root: str | Path, kind: str | None = None) -> Path:
         what = f"{kind} run" if kind else "run"
         raise CannotLoad(f"latest: no {what} under {root}; start one first, or give its folder")
     return runs[-1].path
-
-
-def _refuse_occupied(path: Path, reuse_kind: str | None) -> None:
-    if path.is_file():
-        raise MicrotomeError(f"out_dir={str(path)!r}: is a file; choose another --out_dir")
-    try:
-        names = sorted(entry.name for entry in path.iterdir()) if path.is_dir() else []
-    except OSError as error:
-        raise cannot_write(path, error) from error
-    if not names:
-        return
-    if MARKER in names:
-        run = RunFolder(path)
-        if reuse_kind is not None and run.kind == reuse_kind:
-            return
-        raise MicrotomeError(
-            f"out_dir={str(path)!r}: already holds a {run.kind} run; choose another --out_dir,"
-            f" or carry that one on with --resume {path}"
-        )
-    if reuse_kind is None:
-        some = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
-        raise MicrotomeError(f"out_dir={str(path)!r}: already holds files ({some}); choose another --out_dir")
-
-
-def _first_missing(path: Path) -> Path | None:
-    """The topmost folder that making ``path`` will make."""
-    missing = None
-    for folder in (path, *path.parents):
-        if folder.exists():
-            break
-        missing = folder
-    return missing
-
-
-def _remove_start(path: Path, made: Path | None) -> None:
-    if made is not None:
-        shutil.rmtree(made, ignore_errors=True)
-        return
-    for name in ("config.yaml", MARKER):
-        (path / name).unlink(missing_ok=True)
-
-
-def _plain(value: Any) -> Any:
-    """Numbers, arrays and tensors as what JSON can hold; what is not finite becomes null."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple, set)):
-        return [_plain(item) for item in value]
-    if hasattr(value, "tolist"):
-        return _plain(value.tolist())
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Path):
-        return str(value)
-    return value
