@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from typing_extensions import Self
 
 from microtome.core.errors import CannotLoad, MicrotomeError, bad_value
 from microtome.targets.network import Site, Target
@@ -31,10 +32,10 @@ class BatchedTarget(Target):
     """A network of our own: every parameter and buffer has the instance axis first (or 1, when shared)."""
 
     @abstractmethod
-    def empty(self, n_instances: int) -> "BatchedTarget":
+    def empty(self, n_instances: int) -> Self:
         """The same architecture with ``n_instances`` instances, all weights zero."""
 
-    def select(self, instances: Sequence[int]) -> "BatchedTarget":
+    def select(self, instances: Sequence[int]) -> Self:
         """A frozen copy with these instances, repeats allowed.
 
         Raises MicrotomeError for an empty list or an instance that does not exist.

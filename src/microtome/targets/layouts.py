@@ -47,7 +47,7 @@ def tms_state(state: Mapping[str, Tensor], source: object) -> tuple[State, bool]
 
 
 def resid_mlp_state(state: Mapping[str, Tensor], source: object) -> State:
-    """ResidMLP tensors in our layout, from ours and APD's (with K) or the SPD paper's (``nn.Linear``, no K)."""
+    """ResidMLP tensors in our layout, from ours and APD's (with K) or the SPD paper's (``nn.Linear``)."""
     renamed: State = {}
     for key, value in state.items():
         for pattern, new in _OLD_NAMES:

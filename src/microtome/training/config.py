@@ -47,8 +47,10 @@ class RunSettings(Config):
     """Steps in which the ``exponential`` schedule halves the learning rate."""
     weight_decay: float = Field(default=0.01, ge=0)
     """AdamW's; 0.01 is what the original codes ran with."""
+    tracking: Literal["none", "wandb", "tensorboard"] = "none"
+    """Where the curves go besides the run folder (optional extras ``wandb`` and ``tensorboard``)."""
     wandb_project: str | None = None
-    """Send the curves to this Weights & Biases project (optional extra ``wandb``)."""
+    """Weights & Biases project; naming one turns that tracking on."""
 
 
 class TMSTrainConfig(RunSettings):
@@ -87,7 +89,7 @@ class TMSTrainConfig(RunSettings):
 
 
 class ResidMLPTrainConfig(RunSettings):
-    """Training of residual MLPs on ``act(c x) + x`` or ``|c x|``. The defaults are the papers' 1-layer network."""
+    """Training of residual MLPs on ``act(c x) + x`` or ``|c x|``. Defaults: the papers' 1-layer network."""
 
     renamed: ClassVar[dict[str, str]] = {"resid_mlp_model_config": "resid_mlp_config"}
 
@@ -96,7 +98,7 @@ class ResidMLPTrainConfig(RunSettings):
     """Seed of the label coefficients."""
     label_type: Literal["act_plus_resid", "abs"] = "act_plus_resid"
     loss_type: Literal["readoff", "resid"] = "readoff"
-    """``readoff`` compares outputs with labels, ``resid`` the last residual stream with the embedded labels."""
+    """``readoff`` compares outputs with labels, ``resid`` the residual stream with the embedded labels."""
     use_trivial_label_coeffs: bool = True
     """All coefficients one; otherwise uniform in [1, 2]."""
     feature_probability: Probability = 0.01
