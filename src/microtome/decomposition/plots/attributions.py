@@ -33,7 +33,7 @@ def subnetwork_attributions_statistics(attributions: Float[np.ndarray, "B C"]) -
     low, middle, high = np.quantile(attributions, [0.05, 0.5, 0.95], axis=0)
     ax = axes[0, 0]
     ax.bar(component, attributions.mean(axis=0), color=colour(0), width=0.7)
-    ax.set(xlabel="component", ylabel="mean attribution over the batch", xticks=integer_ticks(len(component)))
+    ax.set(xlabel="component", ylabel="mean attribution", xticks=integer_ticks(len(component)))
     ax = axes[0, 1]
     floor = max(float(attributions.max()) * 1e-8, 1e-30)
     ax.vlines(component, np.maximum(low, floor), np.maximum(high, floor), color=colour(5), lw=3)

@@ -24,11 +24,17 @@ def _contribution_dots(ax: Axes, values: np.ndarray, labelled_above: float) -> N
     """Neurons as dots in a column a feature; the large ones carry their index."""
     n_features, n_neurons = values.shape
     shades = category_colours(n_neurons)
+    close = 0.05 * float(np.ptp(values))
     for i in range(n_features):
         ax.axvline(i + 0.5, color="#e6e8eb", lw=0.7, zorder=0)
         ax.scatter(np.full(n_neurons, i), values[i], s=9, c=shades, zorder=2, linewidths=0)
-        for k in np.flatnonzero(values[i] > labelled_above):
-            ax.text(i + 0.12, values[i, k], str(k), fontsize=6.5, va="center", zorder=3)
+        previous, side = -np.inf, -1
+        for k in sorted(np.flatnonzero(values[i] > labelled_above), key=lambda k: values[i, k]):
+            # Labels of neighbours stand on either side of the column.
+            side = -side if values[i, k] - previous < close else 1
+            previous = values[i, k]
+            align = "left" if side > 0 else "right"
+            ax.text(i + 0.12 * side, previous, str(k), fontsize=6.5, va="center", ha=align, zorder=3)
     ax.axhline(0, color=FAINT, lw=0.6, zorder=1)
     ax.set(xlim=(-0.5, n_features - 0.4))
 
@@ -115,7 +121,7 @@ def per_feature_performance(losses: Mapping[str, Float[np.ndarray, " n_features"
     for index, (name, values) in enumerate(losses.items()):
         ax.plot(
             values[order],
-            "o-",
+            "o-" if index == 0 else "o",
             ms=2.6,
             lw=0.8,
             color=colour(index),

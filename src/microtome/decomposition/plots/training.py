@@ -40,6 +40,7 @@ def loss_curves(
             ax.tick_params(labelbottom=True)
         if not known.any():
             note(ax, "0 throughout")
+            ax.set_yticks([])
             continue
         where, lines = steps[known], positive[known]
         if lines.shape[1] > 1:
@@ -73,7 +74,7 @@ def recovery_over_seeds(
     jitter = np.linspace(-0.22, 0.22, n_features) if n_features > 1 else np.zeros(1)
     for side, (ax, values, title, label) in enumerate(
         (
-            (axes[0, 0], cosine, "Direction (mean: MMCS)", "largest cosine with a component"),
+            (axes[0, 0], cosine, "Direction (mean: MMCS)", "cosine with best component"),
             (axes[0, 1], ratio, "Length (mean: ML2R)", "component's length / target's"),
         )
     ):
@@ -94,6 +95,7 @@ def recovery_over_seeds(
         light_grid(ax)
     if recovered is not None:
         ax = axes[0, 0]
+        ax.set_xlabel("seed (above: mechanisms recovered)")
         for k, count in enumerate(recovered):
             ax.text(
                 k,
