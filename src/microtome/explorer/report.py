@@ -1,0 +1,104 @@
+"""The report of one run folder: its summary, its pictures in reading order, and how to look further."""
+
+from pathlib import Path
+from typing import Any
+
+from microtome.core.runs import RunFolder
+from microtome.explorer.page import Report
+
+__all__ = ["CAPTIONS", "Report", "run_report", "write_report"]
+
+# Picture name (or its beginning) to what a reader should see in it, in reading order.
+CAPTIONS = {
+    "recovery": "Does a component point along each feature's weights (left), and is it as long (right)?",
+    "tms_combined_diagram": "The target, the sum of all components, and each component by itself. A perfect "
+    "decomposition has one component a feature.",
+    "cosine_similarity_analysis": "Components against features: direction and length.",
+    "components_": "First-layer components as images, and the classes they fire for.",
+    "causal_importances": "Causal importance of each component when one feature is on, columns permuted "
+    "towards the identity.",
+    "UV_matrices": "The two factors of every rank-one component.",
+    "component_weights": "Weights of the target, of the sum of components, and of the largest components.",
+    "subnetwork_attributions": "Attributions of each component.",
+    "subnet_categories": "How many features each component serves.",
+    "resid_mlp_weights": "Which neurons carry each feature: in the target, and in its best component.",
+    "neuron_contribution_pairs": "Neuron contributions in the target against those in the best component.",
+    "virtual_weights": "Weights from feature to feature.",
+    "mask_vals": "How causal importances are spread: sharp decompositions have peaks at 0 and 1 only.",
+    "mean_component_activation_counts": "How often each component is active.",
+    "loss_curves": "Losses over training steps.",
+    "unified_grid": "Responses to one feature of growing magnitude.",
+}
+
+
+def write_report(run: RunFolder | str | Path, path: str | Path | None = None) -> Path:
+    """Write the report of a run folder (default: ``report.html`` in it) and return its path.
+
+    Raises ``CannotLoad`` when ``run`` is no run folder.
+    """
+    folder = run if isinstance(run, RunFolder) else RunFolder.open(run)
+    return run_report(folder).write(folder.path / "report.html" if path is None else path)
+
+
+def run_report(run: RunFolder) -> Report:
+    """The report of a run, to which more can be added."""
+    state = "" if run.finished else " It has not finished: what follows is its state so far."
+    report = Report(run.path.name, f"A run of kind {run.kind}.{state}")
+    numbers, others = _flat(run.summary)
+    if numbers:
+        report.section("Numbers").table("Summary", [{"measure": k, "value": v} for k, v in numbers.items()])
+    for name, rows in others.items():
+        report.table(name, rows)
+    pictures = _in_reading_order(sorted((run.path / "plots").glob("*.png")))
+    if pictures:
+        report.section("Pictures")
+    for picture in pictures:
+        report.picture(picture, _caption(picture.stem), f"{picture.stem}: {_caption(picture.stem)}")
+    environment = run.environment
+    report.section("How it was made")
+    if command := environment.get("command"):
+        report.commands([command if isinstance(command, str) else " ".join(map(str, command))])
+    report.table("Configuration", [{"field": k, "value": _words(v)} for k, v in run.config.items()])
+    known = {k: v for k, v in environment.items() if k != "command" and v not in (None, "", {}, [])}
+    return report.footer("; ".join(f"{key}: {_words(value)}" for key, value in known.items()))
+
+
+def _words(value: Any) -> Any:
+    if isinstance(value, dict):
+        return ", ".join(f"{k} {_words(v)}" for k, v in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(str(_words(v)) for v in value)
+    return value
+
+
+def _flat(
+    summary: dict[str, Any], prefix: str = ""
+) -> tuple[dict[str, Any], dict[str, list[dict[str, Any]]]]:
+    """Single values by dotted name, and lists of rows, which become tables of their own."""
+    numbers: dict[str, Any] = {}
+    tables: dict[str, list[dict[str, Any]]] = {}
+    for key, value in summary.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, dict):
+            inner_numbers, inner_tables = _flat(value, f"{name}.")
+            numbers |= inner_numbers
+            tables |= inner_tables
+        elif isinstance(value, list) and value and all(isinstance(row, dict) for row in value):
+            tables[name] = value
+        else:
+            numbers[name] = _words(value)
+    return numbers, tables
+
+
+def _rank(stem: str) -> int:
+    matches = [(len(start), i) for i, start in enumerate(CAPTIONS) if stem.startswith(start)]
+    return max(matches)[1] if matches else len(CAPTIONS)
+
+
+def _in_reading_order(pictures: list[Path]) -> list[Path]:
+    return sorted(pictures, key=lambda p: (_rank(p.stem), p.stem))
+
+
+def _caption(stem: str) -> str:
+    rank = _rank(stem)
+    return list(CAPTIONS.values())[rank] if rank < len(CAPTIONS) else stem.replace("_", " ")
