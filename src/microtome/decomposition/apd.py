@@ -15,7 +15,7 @@ from microtome.targets.network import Target
 class APD:
     """Components A_c B_c of every site of ``target``, and one training step of their losses.
 
-    ``parameters``: ``<site>.A [K, C, d_in, m]`` and ``<site>.B [K, C, m, d_out]``; K is the target's number of
+    ``parameters``: ``<site>.A_T [K, C, m, d_in]`` (A transposed) and ``<site>.B [K, C, m, d_out]``; K is the target's number of
     instances. ``plain`` runs the equations as they stand instead of the closed forms; both give the same losses
     and gradients. The total loss is summed over instances, so that each trains as if it were alone.
     """
@@ -23,7 +23,7 @@ class APD:
     def __init__(self, target: Target, config: APDConfig, *, plain: bool = False) -> None:
         self.target = target.requires_grad_(False)
         self.config = config
-        self.plain = plain
+        self.fast = None if plain else fast_step(target, config)
         self.n_instances = target.n_instances
         self.sites = target.sites()
         gain = config.task_config.init_scale if config.task_config is not None else 1.0
@@ -40,10 +40,8 @@ class APD:
     def compute(self, x: Float[Tensor, "K B d"], step: int) -> dict[str, Float[Tensor, " K"]]:
         """The losses of one batch, each [K] and detached, ``total`` included; fills every parameter's ``.grad``."""
         del step
-        if not self.plain:
-            losses = fast_step(self.target, self.parameters, x, self.config)
-            if losses is not None:
-                return self._with_total(losses)
+        if self.fast is not None:
+            return self._with_total(self.fast(self.parameters, x))
         for parameter in self.parameters.values():
             parameter.grad = None
         terms = plain_losses(self.target, self.component_factors(), x, self.config)
@@ -62,16 +60,16 @@ class APD:
         """``unit_norm_matrices``: scale the columns of every A to length one, before the losses are computed."""
         if self.config.unit_norm_matrices:
             for name, parameter in self.parameters.items():
-                if name.endswith(".A"):
-                    parameter.div_(parameter.norm(dim=-2, keepdim=True))
+                if name.endswith(".A_T"):
+                    parameter.div_(torch.linalg.vector_norm(parameter, dim=-1, keepdim=True))
 
     @torch.no_grad()
     def after_backward(self) -> None:
         """``unit_norm_matrices``: remove the part of A's gradient along its columns."""
         if self.config.unit_norm_matrices:
             for name, parameter in self.parameters.items():
-                if name.endswith(".A") and parameter.grad is not None:
-                    along = (parameter.grad * parameter).sum(dim=-2, keepdim=True)
+                if name.endswith(".A_T") and parameter.grad is not None:
+                    along = torch.linalg.vecdot(parameter.grad, parameter).unsqueeze(-1)
                     parameter.grad.addcmul_(parameter, along, value=-1.0)
 
     def attributions(self, x: Float[Tensor, "K B d"]) -> Float[Tensor, "K B C"]:

@@ -39,16 +39,22 @@ def xavier_components(
 
 
 def initial_parameters(target: Target, C: int, m: int | None, gain: float, seed: int) -> dict[str, Tensor]:
-    """``<site>.A`` and ``<site>.B`` for every site with a matrix of its own, drawn by ``xavier_components``."""
+    """Leaves for every site with a matrix of its own, drawn by ``xavier_components``.
+
+    ``<site>.A_T [K, C, m, d_in]`` holds A transposed (what every product and norm reads in one go), ``<site>.B``
+    is ``[K, C, m, d_out]``.
+    """
     parameters: dict[str, Tensor] = {}
     for name, site in target.sites().items():
         if site.tied_to is not None:
             continue
         k, d_in, d_out = site.weight.shape
         rank = component_rank(target, site, m)
-        parameters[f"{name}.A"] = xavier_components(k, C, d_in, rank, seed, f"{name}.A", gain)
-        parameters[f"{name}.B"] = xavier_components(k, C, rank, d_out, seed, f"{name}.B", gain)
-    return {n: p.to(site.weight).requires_grad_() for n, p in parameters.items()}
+        start = xavier_components(k, C, d_in, rank, seed, f"{name}.A", gain)
+        parameters[f"{name}.A_T"] = start.transpose(-1, -2).contiguous().to(site.weight)
+        start = xavier_components(k, C, rank, d_out, seed, f"{name}.B", gain)
+        parameters[f"{name}.B"] = start.to(site.weight)
+    return {name: value.requires_grad_() for name, value in parameters.items()}
 
 
 def site_factors(sites: Mapping[str, Site], parameters: Mapping[str, Tensor]) -> Factors:
@@ -56,7 +62,7 @@ def site_factors(sites: Mapping[str, Site], parameters: Mapping[str, Tensor]) ->
     factors: Factors = {}
     for name, site in sites.items():
         if site.tied_to is None:
-            factors[name] = (parameters[f"{name}.A"], parameters[f"{name}.B"])
+            factors[name] = (parameters[f"{name}.A_T"].transpose(-1, -2), parameters[f"{name}.B"])
         else:
             a, b = factors[site.tied_to]
             factors[name] = (b.transpose(-1, -2), a.transpose(-1, -2))

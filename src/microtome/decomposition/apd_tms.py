@@ -71,14 +71,14 @@ def end_to_end_maps(
 
 @torch.no_grad()
 def tms_step(
-    target: TMS, parameters: dict[str, Tensor], x: Float[Tensor, "K B n"], config: APDConfig
+    target: TMS, config: APDConfig, parameters: dict[str, Tensor], x: Float[Tensor, "K B n"]
 ) -> dict[str, Float[Tensor, " K"]]:
     """The losses of ``apd_plain`` for gradient attributions and top-k; fills every ``.grad``."""
     sites = target.sites()
     tied = target.linear2 is None
     names = [name for name, site in sites.items() if site.tied_to is None]
-    factors = [(parameters[f"{name}.A"], parameters[f"{name}.B"]) for name in names]
-    own = [torch.matmul(a, b) for a, b in factors]
+    factors = [(parameters[f"{name}.A_T"], parameters[f"{name}.B"]) for name in names]
+    own = [torch.matmul(a_t.transpose(-1, -2), b) for a_t, b in factors]
     chain = Chain([site.weight for site in sites.values()], own, target.b_final, tied)
     n_params = parameter_count(sites)
     times = [2 if tied and i == 0 else 1 for i in range(len(names))]  # a tied matrix counts at both its sites
@@ -96,11 +96,11 @@ def tms_step(
         gradient += shared.unsqueeze(1)
     if config.schatten_coeff is not None:
         losses["schatten"] = torch.zeros_like(error)
-    for name, (a, b), gradient, n_sites in zip(names, factors, gradients, times, strict=True):
-        grad_a, grad_b = gradient @ b.transpose(-1, -2), a.transpose(-1, -2) @ gradient
+    for name, (a_t, b), gradient, n_sites in zip(names, factors, gradients, times, strict=True):
+        grad_a, grad_b = b @ gradient.transpose(-1, -2), a_t @ gradient
         if config.schatten_coeff is not None:
-            _add_schatten(a, b, counts, x.shape[1], config, n_sites / n_params, grad_a, grad_b, losses)
-        parameters[f"{name}.A"].grad, parameters[f"{name}.B"].grad = grad_a, grad_b
+            _add_schatten(a_t, b, counts, x.shape[1], config, n_sites / n_params, grad_a, grad_b, losses)
+        parameters[f"{name}.A_T"].grad, parameters[f"{name}.B"].grad = grad_a, grad_b
     return losses
 
 
@@ -197,7 +197,7 @@ def _reconstruct_output(
 
 
 def _add_schatten(
-    a: Float[Tensor, "K C d_in m"],
+    a_t: Float[Tensor, "K C m d_in"],
     b: Float[Tensor, "K C m d_out"],
     counts: Float[Tensor, "K C"],
     batch_size: int,
@@ -209,9 +209,9 @@ def _add_schatten(
 ) -> None:
     """Adds one site's ``schatten`` times ``scale`` (sites over n_params) and its gradients by A and B."""
     assert config.schatten_coeff is not None and config.schatten_pnorm is not None
-    size_a, size_b = a.square().sum(dim=-2), b.square().sum(dim=-1)
+    size_a, size_b = a_t.square().sum(dim=-1), b.square().sum(dim=-1)
     loss, slope = schatten_from_counts(size_a * size_b, counts, batch_size, config.schatten_pnorm)
     losses["schatten"] += loss * (scale / batch_size)
     slope *= 2.0 * config.schatten_coeff * scale / batch_size
-    grad_a.addcmul_(a, (slope * size_b).unsqueeze(-2))
+    grad_a.addcmul_(a_t, (slope * size_b).unsqueeze(-1))
     grad_b.addcmul_(b, (slope * size_a).unsqueeze(-1))
