@@ -2,14 +2,16 @@
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from typing import TypeVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from typing_extensions import Self
 
 from microtome.core.errors import CannotLoad, MicrotomeError, bad_value
 from microtome.targets.network import Site, Target
+
+Same = TypeVar("Same", bound="BatchedTarget")
 
 
 class BatchedLinear(nn.Module):
@@ -32,10 +34,10 @@ class BatchedTarget(Target):
     """A network of our own: every parameter and buffer has the instance axis first (or 1, when shared)."""
 
     @abstractmethod
-    def empty(self, n_instances: int) -> Self:
+    def empty(self: Same, n_instances: int) -> Same:
         """The same architecture with ``n_instances`` instances, all weights zero."""
 
-    def select(self, instances: Sequence[int]) -> Self:
+    def select(self: Same, instances: Sequence[int]) -> Same:
         """A frozen copy with these instances, repeats allowed.
 
         Raises MicrotomeError for an empty list or an instance that does not exist.

@@ -83,7 +83,9 @@ def build(spec: Mapping[str, Any], module: nn.Module | None = None) -> Target:
         return MLP(MLPModelConfig.from_mapping(values, source="target"))
     if kind == "module":
         made = build_module(values["module"]) if module is None else module
-        return ModuleTarget(made, values["patterns"], values["n_instances"], values.get("output"))
+        return ModuleTarget(
+            made, values["patterns"], values["n_instances"], values.get("output"), values.get("sharing")
+        )
     raise CannotLoad(f"target kind {kind!r} is unknown; it was written by another version")
 
 

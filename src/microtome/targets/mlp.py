@@ -6,7 +6,6 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from typing_extensions import Self
 
 from microtome.targets.batched import BatchedLinear, BatchedTarget
 from microtome.targets.config import MLPModelConfig
@@ -57,8 +56,8 @@ class MLP(BatchedTarget):
                 x = torch.relu(x)
         return x
 
-    def empty(self, n_instances: int) -> Self:
-        return type(self)(self.config.model_copy(update={"n_instances": n_instances}))
+    def empty(self, n_instances: int) -> "MLP":
+        return MLP(self.config.model_copy(update={"n_instances": n_instances}))
 
     def spec(self) -> dict[str, Any]:
         return {"kind": "mlp", **self.config.as_dict(), "n_instances": self.n_instances}

@@ -1,7 +1,7 @@
 """Any ``nn.Module`` built of ``nn.Linear`` as a target: sites chosen by name patterns."""
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from typing import Any
@@ -23,6 +23,7 @@ class ModuleTarget(Target):
     and layers that share one weight tensor, are one site, handed to the site function at every use. A layer
     whose weight is another one's transpose in the same memory is ``tied_to`` it.
     ``output`` names the attribute or key to take when the module does not return a tensor (``logits``).
+    ``sharing`` is for loading: which layers shared weights when the run was made, out of ``spec()``.
 
     Raises MicrotomeError when a pattern matches no ``nn.Linear``.
     """
@@ -33,6 +34,7 @@ class ModuleTarget(Target):
         patterns: Sequence[str] = ("*",),
         n_instances: int = 1,
         output: str | None = None,
+        sharing: Mapping[str, Mapping[str, str]] | None = None,
     ) -> None:
         super().__init__()
         if n_instances < 1:
@@ -41,7 +43,11 @@ class ModuleTarget(Target):
         self.patterns = list(patterns)
         self.n_instances = n_instances
         self.output = output
-        self._names = _matching_layers(self.module, self.patterns)
+        if sharing is None:  # looked up before copying, which would part what shares memory
+            names = _matching_layers(module, self.patterns)
+            sharing = {"layers": names, "tied": _transposed_layers(module, names)}
+        self._sharing = {key: dict(value) for key, value in sharing.items()}
+        self._names, self._tied = self._sharing["layers"], self._sharing["tied"]
 
     def train(self, mode: bool = True) -> "ModuleTarget":  # noqa: ARG002
         """Stays in evaluation mode: dropout and batch statistics would change the network being explained."""
@@ -50,16 +56,11 @@ class ModuleTarget(Target):
     def sites(self) -> dict[str, Site]:
         """Matching layers in the order of definition, each distinct weight once."""
         sites: dict[str, Site] = {}
-        memory: dict[tuple[int, tuple[int, ...], tuple[int, ...]], str] = {}
         for name in dict.fromkeys(self._names.values()):
             layer = self._layer(name)
-            weight = layer.weight.T
-            address = (weight.data_ptr(), tuple(weight.shape), weight.stride())
-            memory[address] = name
-            transposed = (weight.data_ptr(), tuple(weight.shape)[::-1], weight.stride()[::-1])
-            tied_to = memory.get(transposed) if transposed != address else None
+            weight = layer.weight.T.expand(self.n_instances, -1, -1)
             bias = None if layer.bias is None else layer.bias.expand(self.n_instances, -1)
-            sites[name] = Site(name, weight.expand(self.n_instances, -1, -1), bias, tied_to)
+            sites[name] = Site(name, weight, bias, self._tied.get(name))
         return sites
 
     def forward(
@@ -88,7 +89,7 @@ class ModuleTarget(Target):
 
     def select(self, instances: Sequence[int]) -> "ModuleTarget":
         check_instances(instances, self.n_instances)
-        return ModuleTarget(self.module, self.patterns, len(instances), self.output)
+        return ModuleTarget(self.module, self.patterns, len(instances), self.output, self._sharing)
 
     def spec(self) -> dict[str, Any]:
         return {
@@ -97,6 +98,7 @@ class ModuleTarget(Target):
             "patterns": self.patterns,
             "n_instances": self.n_instances,
             "output": self.output,
+            "sharing": self._sharing,
         }
 
     @contextmanager
@@ -196,3 +198,19 @@ def _matching_layers(module: nn.Module, patterns: Sequence[str]) -> dict[str, st
         weight = layer._parameters.get("weight")  # None when computed anew at every use, as by weight_norm
         names[name] = name if weight is None else first_with_weight.setdefault(id(weight), name)
     return names
+
+
+def _transposed_layers(module: nn.Module, names: Mapping[str, str]) -> dict[str, str]:
+    """Sites whose weight is, in the same memory, the transpose of an earlier site's."""
+    tied: dict[str, str] = {}
+    memory: dict[tuple[Any, ...], str] = {}
+    for name in dict.fromkeys(names.values()):
+        weight = module.get_submodule(name)._parameters.get("weight")
+        if weight is None:
+            continue
+        own = (weight.data_ptr(), tuple(weight.shape), weight.stride())
+        transposed = (weight.data_ptr(), tuple(weight.shape)[::-1], weight.stride()[::-1])
+        if transposed != own and transposed in memory:
+            tied[name] = memory[transposed]
+        memory.setdefault(own, name)
+    return tied

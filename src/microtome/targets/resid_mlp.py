@@ -5,7 +5,6 @@ from typing import Any, Literal
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from typing_extensions import Self
 
 from microtome.targets.batched import BatchedLinear, BatchedTarget
 from microtome.targets.config import ResidMLPModelConfig
@@ -127,9 +126,9 @@ class ResidMLP(BatchedTarget):
         out = _embed(self.residual(x, site), self.W_U)
         return self.act_fn(out) if self.config.apply_output_act_fn else out
 
-    def empty(self, n_instances: int) -> Self:
+    def empty(self, n_instances: int) -> "ResidMLP":
         config = self.config.model_copy(update={"n_instances": n_instances})
-        return type(self)(config, self.fixed_embedding, self.shared_embedding)
+        return ResidMLP(config, self.fixed_embedding, self.shared_embedding)
 
     def spec(self) -> dict[str, Any]:
         return {

@@ -5,7 +5,6 @@ from typing import Any, Literal
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from typing_extensions import Self
 
 from microtome.targets.batched import BatchedLinear, BatchedTarget
 from microtome.targets.config import TMSModelConfig
@@ -93,8 +92,8 @@ class TMS(BatchedTarget):
         bias = self.b_final.reshape(self.n_instances, *(1 for _ in range(x.ndim - 2)), -1)
         return torch.relu(hidden + bias)
 
-    def empty(self, n_instances: int) -> Self:
-        return type(self)(self.config.model_copy(update={"n_instances": n_instances}))
+    def empty(self, n_instances: int) -> "TMS":
+        return TMS(self.config.model_copy(update={"n_instances": n_instances}))
 
     def spec(self) -> dict[str, Any]:
         return {"kind": "tms", **self.config.as_dict(), "n_instances": self.n_instances}

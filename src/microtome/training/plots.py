@@ -54,7 +54,7 @@ def feature_representation(norms: np.ndarray, cosines: np.ndarray) -> Figure:
     k, n = norms.shape
     nearest = np.abs(cosines - np.eye(n)).max(-1)
     figure, axes = panels(1, 2, width=3.6, height=2.4)
-    shown = (("length of the direction", norms), ("largest |cosine| with another", nearest))
+    shown = (("length of the direction", norms), ("largest |cosine|", nearest))
     for ax, (label, values) in zip(axes[0], shown, strict=True):
         for instance in range(k):
             ax.plot(

@@ -1,0 +1,197 @@
+import pytest
+import torch
+from torch import Tensor, nn
+
+from microtome.core.errors import CannotLoad, MicrotomeError
+from microtome.targets.loading import build
+from microtome.targets.module_target import ModuleTarget
+
+
+class Block(nn.Module):
+    """Named layers, one used twice, dropout, and a layer that is never called."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.up = nn.Linear(4, 6)
+        self.mix = nn.Linear(6, 6, bias=False)
+        self.down = nn.Linear(6, 4)
+        self.idle = nn.Linear(4, 4)
+        self.drop = nn.Dropout(0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = self.mix(self.mix(self.drop(self.up(x)).relu()))
+        return self.down(hidden)
+
+
+def as_trained(target: ModuleTarget):
+    return lambda name, value: target.sites()[name].apply(value)
+
+
+@pytest.mark.parametrize("extra", [(), (3,), (2, 3)])
+def test_equals_the_module(extra: tuple[int, ...]) -> None:
+    module = Block().eval()
+    target = ModuleTarget(module, ["up", "mix", "down"], n_instances=2)
+    x = torch.randn(2, 5, *extra, 4)
+    shapes = {}
+
+    def site(name: str, value: Tensor) -> Tensor:
+        shapes[name] = tuple(value.shape)
+        return target.sites()[name].apply(value)
+
+    torch.testing.assert_close(target(x), module(x))
+    torch.testing.assert_close(target(x, site), module(x))
+    assert shapes == {"up": (2, 5, *extra, 4), "mix": (2, 5, *extra, 6), "down": (2, 5, *extra, 6)}
+
+
+def test_instances_get_their_own_replacement() -> None:
+    target = ModuleTarget(nn.Linear(3, 2), n_instances=2)
+    scale = torch.tensor([1.0, 10.0]).reshape(2, 1, 1)
+    x = torch.randn(1, 4, 3).expand(2, 4, 3)
+    out = target(x, lambda name, value: target.sites()[name].apply(value) * scale)
+    torch.testing.assert_close(out[1], 10 * out[0])
+
+
+def test_the_users_module_is_left_alone() -> None:
+    module = Block().train()
+    target = ModuleTarget(module, ["up"])
+    target.train()
+    x = torch.randn(1, 5, 4)
+    assert torch.equal(target(x), target(x))  # no dropout
+    assert module.training and all(parameter.requires_grad for parameter in module.parameters())
+    before = target(x)
+    with torch.no_grad():
+        module.up.weight.zero_()
+    assert torch.equal(target(x), before)
+
+
+def test_the_original_layer_is_not_computed() -> None:
+    class Counting(nn.Linear):
+        calls = 0
+
+        def forward(self, input: Tensor) -> Tensor:
+            Counting.calls += 1
+            return super().forward(input)
+
+    target = ModuleTarget(nn.Sequential(Counting(3, 3), nn.ReLU(), nn.Linear(3, 2)), ["0"])
+    target(torch.randn(1, 4, 3), lambda name, value: torch.zeros(1, 4, 3))
+    assert Counting.calls == 0
+    target(torch.randn(1, 4, 3))
+    assert Counting.calls == 1
+
+
+def test_layers_come_back_after_an_exception() -> None:
+    target = ModuleTarget(Block(), ["up"])
+    x = torch.randn(1, 5, 4)
+    before = target(x)
+
+    def broken(name: str, value: Tensor) -> Tensor:
+        raise KeyError(name)
+
+    with pytest.raises(KeyError):
+        target(x, broken)
+    assert torch.equal(target(x), before)
+
+
+def test_unknown_pattern_lists_the_sites() -> None:
+    with pytest.raises(MicrotomeError, match=r"layers.*matches no site; there are: up, mix, down, idle"):
+        ModuleTarget(Block(), ["up", "layers.*"])
+
+
+def test_a_site_that_does_not_run_is_refused() -> None:
+    target = ModuleTarget(Block(), ["*"])
+    with pytest.raises(MicrotomeError, match="'idle' did not run"):
+        target(torch.randn(1, 5, 4), as_trained(target))
+
+
+def test_layer_used_twice_is_one_site_called_twice() -> None:
+    target = ModuleTarget(Block(), ["mix"])
+    calls = []
+
+    def site(name: str, value: Tensor) -> Tensor:
+        calls.append(name)
+        return target.sites()[name].apply(value)
+
+    target(torch.randn(1, 5, 4), site)
+    assert calls == ["mix", "mix"]
+
+
+def test_shared_weight_with_different_biases_is_one_site() -> None:
+    module = nn.Sequential(
+        nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4, bias=False)
+    )
+    module[2].weight = module[0].weight
+    module[4].weight = module[0].weight
+    target = ModuleTarget(module, ["*"])
+    assert list(target.sites()) == ["0"]
+    x = torch.randn(1, 5, 4)
+    torch.testing.assert_close(target(x, as_trained(target)), module(x))
+    again = build(target.spec())  # a rebuilt module no longer shares memory, the sites must stay the same
+    again.load_state_dict(target.state_dict())
+    assert list(again.sites()) == ["0"]
+
+
+def test_transposed_weight_in_the_same_memory_is_tied() -> None:
+    module = nn.Sequential(nn.Linear(5, 2, bias=False), nn.Linear(2, 5))
+    module[1].weight.data = module[0].weight.data.T
+    target = ModuleTarget(module, ["*"])
+    assert target.sites()["1"].tied_to == target.select([0, 0]).sites()["1"].tied_to == "0"
+    assert build(target.spec()).sites()["1"].tied_to == "0"
+    module[1].weight.data = module[0].weight.data.T.clone()
+    assert ModuleTarget(module, ["*"]).sites()["1"].tied_to is None
+
+
+def test_transformer_layers_run_through_their_sites() -> None:
+    layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True).eval()
+    target = ModuleTarget(layer, ["linear1", "linear2"], n_instances=2)
+    x = torch.randn(2, 3, 4, 8)
+    with torch.no_grad():  # where torch would take its fused path
+        torch.testing.assert_close(target(x, as_trained(target)), target(x))
+
+
+def test_named_output() -> None:
+    class Wrapped(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc = nn.Linear(3, 2)
+
+        def forward(self, x: Tensor) -> dict[str, Tensor]:
+            return {"logits": self.fc(x)}
+
+    module = Wrapped()
+    x = torch.randn(1, 4, 3)
+    torch.testing.assert_close(ModuleTarget(module, output="logits")(x), module.fc(x))
+    with pytest.raises(MicrotomeError, match="output='logits'"):
+        ModuleTarget(module)(x)
+    with pytest.raises(MicrotomeError, match="no such tensor"):
+        ModuleTarget(module, output="scores")(x)
+
+
+def test_select_and_spec_of_a_sequential() -> None:
+    module = nn.Sequential(
+        nn.Flatten(), nn.Linear(6, 5), nn.GELU(), nn.LayerNorm(5), nn.Linear(5, 2, bias=False)
+    )
+    target = ModuleTarget(module, ["1", "4"])
+    again = build(target.spec())
+    again.load_state_dict(target.state_dict())
+    x = torch.randn(1, 4, 2, 3)
+    torch.testing.assert_close(again(x), target(x))
+    three = target.select([0, 0, 0])
+    torch.testing.assert_close(three(x.expand(3, -1, -1, -1))[2], target(x)[0])
+
+
+def test_a_class_that_cannot_be_made_again_says_what_to_do() -> None:
+    class Local(nn.Module):
+        def __init__(self, width: int) -> None:
+            super().__init__()
+            self.fc = nn.Linear(width, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.fc(x)
+
+    target = ModuleTarget(Local(3))
+    with pytest.raises(CannotLoad, match="pass the module yourself"):
+        build(target.spec())
+    again = build(target.spec(), module=Local(3))
+    again.load_state_dict(target.state_dict())
+    x = torch.randn(1, 4, 3)
+    torch.testing.assert_close(again(x), target(x))
