@@ -1,11 +1,13 @@
 """The target as the decomposition runs it: sites exchange terms, so that wide axes can be folded away."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from fnmatch import fnmatchcase
 
 import torch
 from torch import Tensor
 
+from microtome.core.errors import bad_value
 from microtome.decomposition.streams import Products, Stream, Term, multiply_terms
 from microtome.targets.network import Site, Target
 from microtome.targets.resid_mlp import ResidMLP
@@ -32,12 +34,23 @@ def frozen_sites(target: Target) -> dict[str, Site]:
     }
 
 
+def chosen_sites(sites: Mapping[str, Site], patterns: Sequence[str]) -> dict[str, Site]:
+    """The sites whose names match a pattern. Raises ``MicrotomeError`` listing those that exist."""
+    for pattern in patterns:
+        if not any(fnmatchcase(name, pattern) for name in sites):
+            raise bad_value(
+                "target_module_patterns", pattern, "matches no site", f"sites: {', '.join(sites)}"
+            )
+    return {n: s for n, s in sites.items() if any(fnmatchcase(n, pattern) for pattern in patterns)}
+
+
 class PlainNetwork:
     """Any target, through its own forward pass: every site's terms are multiplied out."""
 
-    def __init__(self, target: Target) -> None:
+    def __init__(self, target: Target, patterns: Sequence[str] = ("*",)) -> None:
         self.target = target
-        self.sites = frozen_sites(target)
+        self.all_sites = frozen_sites(target)
+        self.sites = chosen_sites(self.all_sites, patterns)
 
     def begin_step(self) -> None:
         """Nothing to forget between steps."""
@@ -46,6 +59,8 @@ class PlainNetwork:
         """The output ``[K, N, ..., d_out]`` with every site replaced by ``site``."""
 
         def replaced(name: str, inputs: Tensor) -> Tensor:
+            if name not in self.sites:
+                return self.all_sites[name].apply(inputs)
             out = multiply_terms(site(name, inputs))
             bias = self.sites[name].bias
             if bias is not None:
@@ -70,8 +85,8 @@ class FoldedResidMLP:
 
     def _multiply_frozen(self) -> None:
         """Products of frozen matrices never change: computed once, shared by every step."""
-        readers = [s.weight for name, s in self.sites.items() if name.endswith("mlp_in")]
-        writers = [s.weight for name, s in self.sites.items() if name.endswith("mlp_out")]
+        readers = [s.weight for name, s in self.all_sites.items() if name.endswith("mlp_in")]
+        writers = [s.weight for name, s in self.all_sites.items() if name.endswith("mlp_out")]
         for writer in [self.embed, *writers]:
             for reader in [*readers, self.unembed]:
                 self._frozen.of(writer, reader)
@@ -83,15 +98,21 @@ class FoldedResidMLP:
     def run(self, x: Tensor, site: SiteTerms) -> Tensor:
         """The output ``[K, N, n_features]`` with every site replaced by ``site``."""
         target = self.target
+
+        def terms(name: str, inputs: SiteInput) -> list[Term]:
+            if name in self.sites:
+                return site(name, inputs)
+            return project(inputs, self.all_sites[name].weight)
+
         stream = Stream(((x, self.embed),), self.products)
         for index in range(len(target.layers)):
             name = f"layers.{index}.mlp_in"
-            neurons = multiply_terms(site(name, stream))
-            bias = self.sites[name].bias
+            neurons = multiply_terms(terms(name, stream))
+            bias = self.all_sites[name].bias
             neurons = target.act_fn(neurons if bias is None else neurons + bias.unsqueeze(1))
             name = f"layers.{index}.mlp_out"
-            stream = stream.plus(site(name, neurons))
-            bias = self.sites[name].bias
+            stream = stream.plus(terms(name, neurons))
+            bias = self.all_sites[name].bias
             if bias is not None:
                 stream = stream.plus([(x.new_ones(*x.shape[:2], 1), bias.unsqueeze(1))])
         out = multiply_terms(stream.project_terms(self.unembed))
@@ -101,9 +122,10 @@ class FoldedResidMLP:
 Network = PlainNetwork | FoldedResidMLP
 
 
-def network_of(target: Target, fold: bool = True) -> Network:
-    """The fastest exact way to run ``target`` again and again."""
-    return FoldedResidMLP(target) if fold and isinstance(target, ResidMLP) else PlainNetwork(target)
+def network_of(target: Target, patterns: Sequence[str] = ("*",)) -> Network:
+    """The fastest exact way to run ``target`` again and again with the matching sites replaced."""
+    kind = FoldedResidMLP if isinstance(target, ResidMLP) else PlainNetwork
+    return kind(target, patterns)  # pyright: ignore[reportArgumentType]
 
 
 def site_inputs(network: Network, x: Tensor) -> tuple[Tensor, dict[str, list[SiteInput]]]:

@@ -60,7 +60,7 @@ class SPD:
     ) -> None:
         self.target, self.config = target, config
         self.n_instances = target.n_instances
-        self.network: Network = network_of(target)
+        self.network: Network = network_of(target, config.target_module_patterns)
         sites = self.network.sites
         first = next(iter(sites.values())).weight
         self.subcomponents = subcomponents or init_subcomponents(

@@ -1,0 +1,234 @@
+"""What a decomposition found: numbers for the summary and arrays for the pictures."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from microtome.core.runs import RunFolder
+from microtome.core.seeds import generator
+from microtome.data.images import ArrayData, digits
+from microtome.data.loading import DataSource
+from microtome.decomposition.apd import APD
+from microtome.decomposition.apd_config import APDConfig
+from microtome.decomposition.apd_plain import attributions
+from microtome.decomposition.attribution.topk import exact_counts, topk_mask
+from microtome.decomposition.losses.faithfulness import faithfulness_loss
+from microtome.decomposition.losses.reconstruction import reconstruction_loss
+from microtome.decomposition.masks import stochastic_mask
+from microtome.decomposition.result import CausalImportance, Decomposition
+from microtome.decomposition.spd import SPD
+from microtome.measures.causal_importance import alive_counts, identity_error
+from microtome.measures.recovery import measure_recovery
+from microtome.targets.mlp import MLP
+from microtome.targets.resid_mlp import ResidMLP
+from microtome.targets.tms import TMS
+
+PROBE = 0.75  # value of the one feature that is on, as in the papers' pictures
+ROWS = 2048
+HISTOGRAM_EDGES = np.linspace(-0.1, 1.1, 61)
+Arrays = dict[str, np.ndarray]
+
+
+class Reporter:
+    """Numbers along the way that are no losses: L0 of each site on fresh inputs."""
+
+    def __init__(self, method: SPD | APD, data: DataSource) -> None:
+        self.method, self.data = method, data
+
+    def report(self, step: int) -> dict[str, Tensor]:
+        """``l0/<site>`` per instance; draws from a stream of its own."""
+        if not isinstance(self.method, SPD):
+            return {}
+        method = self.method
+        device = next(iter(method.parameters.values())).device
+        draws = generator(method.config.seed, device, f"report {step}")
+        x = self.data.batch(512, draws, n_instances=method.n_instances)
+        found = _importances(_as_result(method), x)
+        return {f"l0/{site}": (ci.lower > 0).sum(-1).float().mean(-1) for site, ci in found.items()}
+
+
+def _as_result(method: SPD) -> Decomposition:
+    return Decomposition(method.config, method.target, method.parameters)
+
+
+def _importances(d: Decomposition, x: Tensor) -> dict[str, CausalImportance]:
+    found = d.causal_importances(x)
+    return {} if found is None else found
+
+
+def store_results(run: RunFolder, d: Decomposition, data: DataSource) -> dict[str, Any]:
+    """Measure everything, store the arrays that the pictures are drawn from, and return the summary."""
+    device = next(iter(d.parameters.values())).device
+    x = data.batch(ROWS, generator(d.config.seed, device, "evaluation"), n_instances=d.n_instances)
+    run.save_arrays("weights", _weight_arrays(d))
+    summary: dict[str, Any] = {"method": d.method, "steps": d.config.steps, "seeds": d.n_instances}
+    summary |= _losses(d, x)
+    if isinstance(d.target, TMS) and "linear1" in d.sites:
+        summary |= _recovery(run, d)
+    if d.method == "spd":
+        summary |= _store_importances(run, d, x)
+    else:
+        summary |= _store_attributions(run, d, x)
+    if isinstance(d.target, ResidMLP):
+        run.save_arrays("embedding", {name: _each(d, getattr(d.target, name)) for name in ("W_E", "W_U")})
+    if isinstance(d.target, MLP) and isinstance(data, ArrayData) and data.y is not None:
+        summary |= _classifier(run, d, data)
+    return summary
+
+
+def _each(d: Decomposition, shared: Tensor) -> np.ndarray:
+    return shared.detach().expand(d.n_instances, -1, -1).cpu().numpy()
+
+
+def _numpy(tensor: Tensor) -> np.ndarray:
+    return tensor.detach().cpu().numpy()
+
+
+def _weight_arrays(d: Decomposition) -> Arrays:
+    arrays: Arrays = {}
+    for name, site in d.sites.items():
+        left, right = d.factors[name]
+        arrays |= {f"target/{name}": _numpy(site.weight), f"left/{name}": _numpy(left)}
+        arrays[f"right/{name}"] = _numpy(right)
+    return arrays
+
+
+@torch.no_grad()
+def _losses(d: Decomposition, x: Tensor) -> dict[str, Any]:
+    """Faithfulness, and output errors under each masking, per instance."""
+    kind = getattr(d.config, "output_loss_type", "mse")
+    wanted = d.target(x)
+    weight = x.new_ones(x.shape[:2])
+
+    def error(output: Tensor) -> list[float]:
+        return reconstruction_loss(output, wanted, weight, x.shape[1], kind).tolist()
+
+    summed = {name: (_joined(left), right.flatten(1, 2)) for name, (left, right) in d.factors.items()}
+    out: dict[str, Any] = {
+        "faithfulness": faithfulness_loss(d.sites, summed).tolist(),
+        "output_error_all_components": error(d.forward(x)),
+    }
+    found = _importances(d, x)
+    if found:
+        lower = {name: ci.lower for name, ci in found.items()}
+        draws = generator(d.config.seed, x.device, "evaluation masks")
+        out["output_error_causal_importance"] = error(d.forward(x, lower))
+        random = {
+            name: stochastic_mask(ci, torch.rand(ci.shape, generator=draws, device=ci.device))
+            for name, ci in lower.items()
+        }
+        out["output_error_stochastic"] = error(d.forward(x, random))
+    return out
+
+
+def _joined(left: Float[Tensor, "K C d_in m"]) -> Float[Tensor, "K d_in Cm"]:
+    return left.transpose(1, 2).flatten(2)
+
+
+def _recovery(run: RunFolder, d: Decomposition) -> dict[str, Any]:
+    parts, target = d.component_weights("linear1"), d.sites["linear1"].weight
+    found = [measure_recovery(_numpy(parts[k]), _numpy(target[k])) for k in range(d.n_instances)]
+    run.save_arrays(
+        "recovery",
+        {
+            "cosine": np.stack([r.cosine for r in found]),
+            "ratio": np.stack([r.ratio for r in found]),
+            "recovered": np.array([r.recovered for r in found]),
+        },
+    )
+    return {
+        "mmcs": [r.mmcs for r in found],
+        "ml2r": [r.ml2r for r in found],
+        "recovered_mechanisms": [r.recovered for r in found],
+        "mechanisms": int(target.shape[1]),
+    }
+
+
+def _probe(d: Decomposition, x: Tensor) -> Tensor:
+    """Inputs with one feature on, for every instance."""
+    n = x.shape[-1]
+    return (PROBE * torch.eye(n, device=x.device)).expand(d.n_instances, n, n)
+
+
+def _store_importances(run: RunFolder, d: Decomposition, x: Tensor) -> dict[str, Any]:
+    arrays: Arrays = {"histogram_edges": HISTOGRAM_EDGES}
+    summary: dict[str, Any] = {"l0": {}, "alive": {}, "components": {}}
+    for name, ci in _importances(d, x).items():
+        lower = _numpy(ci.lower)
+        summary["l0"][name] = [float((one > 0).sum(-1).mean()) for one in lower]
+        summary["alive"][name] = [alive_counts(one) for one in lower]
+        summary["components"][name] = lower.shape[-1]
+        arrays[f"frequency/{name}"] = (lower > 0.1).mean(1)
+        edges = HISTOGRAM_EDGES
+        arrays[f"histogram/{name}"] = np.stack(
+            [np.histogram(one.clip(edges[0], edges[-1]), edges)[0] for one in lower]
+        )
+    if isinstance(d.target, TMS | ResidMLP):
+        summary["identity_error"] = {}
+        for name, ci in _importances(d, _probe(d, x)).items():
+            lower = _numpy(ci.lower)
+            arrays |= {f"lower/{name}": lower, f"upper/{name}": _numpy(ci.upper)}
+            if lower.shape[-1] >= lower.shape[-2]:
+                summary["identity_error"][name] = [identity_error(one) for one in lower]
+            summary["alive"][name] = [
+                max(a, alive_counts(one)) for a, one in zip(summary["alive"][name], lower, strict=True)
+            ]
+    run.save_arrays("causal_importance", arrays)
+    return summary
+
+
+def _store_attributions(run: RunFolder, d: Decomposition, x: Tensor) -> dict[str, Any]:
+    config = d.config
+    assert isinstance(config, APDConfig)
+    features = attributions(d.target, d.factors, _probe(d, x), config)
+    batch = attributions(d.target, d.factors, x, config)
+    arrays = {
+        "features": _numpy(features),
+        "batch": _numpy(batch),
+        "features_on": _numpy((x != 0).sum(-1)),
+    }
+    summary: dict[str, Any] = {}
+    if config.topk is not None:
+        counts = exact_counts(x) if config.exact_topk else None
+        mask = topk_mask(batch, config.topk, config.batch_topk, config.distil_from_target, counts)
+        arrays["selected"] = _numpy(mask).astype(bool)
+        error = d.forward(x, {name: mask.to(x.dtype) for name in d.sites}) - d.target(x)
+        summary["output_error_topk"] = error.square().flatten(1).mean(1).tolist()
+        summary["l0"] = [float(one.sum(-1).float().mean()) for one in mask]
+        summary["alive"] = [int(one.any(0).sum()) for one in mask]
+    run.save_arrays("attributions", arrays)
+    return summary
+
+
+@torch.no_grad()
+def _classifier(run: RunFolder, d: Decomposition, data: ArrayData) -> dict[str, Any]:
+    """Accuracy on held-out digits under each masking, and which classes each component fires for."""
+    halves = digits()
+    x = halves.test.all(d.n_instances).to(next(iter(d.parameters.values())).device)
+    y = halves.test.y
+    assert y is not None
+    y = y.to(x.device)
+    found = _importances(d, x)
+
+    def accuracy(output: Tensor) -> list[float]:
+        return (output.argmax(-1) == y).float().mean(-1).tolist()
+
+    out: dict[str, Any] = {
+        "accuracy_target": accuracy(d.target(x)),
+        "accuracy_all_components": accuracy(d.forward(x)),
+    }
+    if not found:
+        return out
+    out["accuracy_causal_importance"] = accuracy(d.forward(x, {n: ci.lower for n, ci in found.items()}))
+    arrays: Arrays = {"image_shape": np.array([8, 8])}
+    for name, ci in found.items():
+        by_class = torch.stack([ci.lower[:, y == c].mean(1) for c in range(10)], dim=1)
+        arrays[f"importance/{name}"] = _numpy(by_class)
+    run.save_arrays("classes", arrays)
+    # On held-out images: these are the inputs that the accuracy is about.
+    out["l0"] = {name: (ci.lower > 0).sum(-1).float().mean(-1).tolist() for name, ci in found.items()}
+    del data
+    return out
