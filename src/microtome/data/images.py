@@ -16,7 +16,7 @@ class ArrayData:
     """Rows ``x [N, *d]`` with optional labels ``y [N]``, drawn with replacement."""
 
     x: Float[Tensor, "N *d"]
-    y: Int[Tensor, " N"] | None = None
+    y: Int[Tensor, " _"] | None = None
     source: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:

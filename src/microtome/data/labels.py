@@ -1,6 +1,5 @@
 """What the residual MLP is trained to compute from its inputs."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -42,15 +41,10 @@ class ResidLabels:
         return act(c * x) + x
 
 
-def feature_importances(n_features: int, importance_val: float | None) -> Float[Tensor, " n_features"]:
+def feature_importances(n_features: int, importance_val: float | int | None) -> Float[Tensor, " n_features"]:
     """Weight of each feature in the loss: ``importance_val ** i``, or one without it."""
     if importance_val is None or importance_val == 1:
         return torch.ones(n_features)
     if not 0 < importance_val <= 1:
         raise bad_value("importance_val", importance_val, "not a discount", "use a number from 0 to 1")
     return torch.as_tensor(importance_val).pow(torch.arange(n_features))
-
-
-def coefficients_from_list(values: Sequence[float] | Sequence[Sequence[float]]) -> Float[Tensor, "..."]:
-    """Coefficients as saved in ``label_coeffs.json``: one list, or one list an instance."""
-    return torch.tensor(values)

@@ -34,9 +34,9 @@ class SparseFeatures:
 
     n_instances: int = 1
     n_features: int = 5
-    feature_probability: float = 0.05
+    feature_probability: float | int = 0.05
     data_generation_type: DataGenerationType = "at_least_zero_active"
-    value_range: tuple[float, float] = (0.0, 1.0)
+    value_range: tuple[float | int, float | int] = (0.0, 1.0)
     synced_inputs: Sequence[Sequence[int]] | None = None
     device: str | torch.device = "cpu"
 

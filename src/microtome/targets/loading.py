@@ -15,7 +15,6 @@ from microtome.core.errors import CannotLoad
 from microtome.core.references import ModelReference, not_yet, parse_reference
 from microtome.core.tensor_files import load_state_dict
 from microtome.core.wandb_files import fetch_wandb
-from microtome.data.labels import coefficients_from_list
 from microtome.data.loading import DataSpec
 from microtome.targets.batched import BatchedTarget
 from microtome.targets.config import MLPModelConfig, ResidMLPModelConfig, TMSModelConfig
@@ -146,7 +145,7 @@ def _locate(reference: str | Path | ModelReference, runs_root: Path, relative_to
     """The folder or file that the reference means, downloaded when it is a W&B run."""
     if not isinstance(reference, ModelReference):
         text = str(reference)
-        if "placeholder" in text:
+        if "placeholder" in text and not Path(text).exists():
             raise CannotLoad(
                 f"pretrained_model_path={text!r} is a placeholder; "
                 "run `microtome train tms` and give its tms.pth here, or use `latest`"
@@ -205,6 +204,6 @@ def _label_coefficients(path: Path) -> Tensor | None:
     if not path.is_file():
         return None
     try:
-        return coefficients_from_list(json.loads(path.read_text(encoding="utf-8")))
+        return torch.tensor(json.loads(path.read_text(encoding="utf-8")), dtype=torch.float32)
     except (ValueError, TypeError):
         raise CannotLoad(f"{path}: not a JSON list of numbers; copy it again from its run") from None
