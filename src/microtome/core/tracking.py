@@ -3,7 +3,7 @@
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from microtome.core.environment_file import read_environment_file
 from microtome.core.errors import MicrotomeError, bad_value
@@ -13,6 +13,7 @@ from microtome.core.wandb_files import import_wandb
 TrackerKind = Literal["none", "wandb", "tensorboard"]
 
 
+@runtime_checkable
 class Tracker(Protocol):
     """What a training loop tells a sink."""
 
