@@ -86,7 +86,7 @@ def mlp_layers(sites: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
 
 def loss_table(
     rows: Sequence[Mapping[str, Any]],
-) -> tuple[Float[np.ndarray, " T"], dict[str, Float[np.ndarray, "T K"]]] | None:
+) -> tuple[Float[np.ndarray, " T"], dict[str, Float[np.ndarray, "T _"]]] | None:
     """Steps and losses ``[T, K]`` by name from the lines of ``metrics.jsonl``; None without losses.
 
     The total comes first; learning rates, speeds and other numbers that are not one value a seed or no

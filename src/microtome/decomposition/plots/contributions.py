@@ -69,8 +69,8 @@ def neuron_contributions(
 
 @styled
 def neuron_contribution_pairs(
-    target: Mapping[str, Float[np.ndarray, "n_features d_mlp"]],
-    best: Mapping[str, Float[np.ndarray, "n_features d_mlp"]],
+    target: Mapping[str, Float[np.ndarray, "n_features _"]],
+    best: Mapping[str, Float[np.ndarray, "n_features _"]],
     correlations: Mapping[str, float],
 ) -> Figure:
     """Scatter a layer: each (feature, neuron) contribution in the target against its best component.
@@ -135,7 +135,7 @@ def per_feature_performance(losses: Mapping[str, Float[np.ndarray, " n_features"
 
 @styled
 def scrub_histogram(
-    losses: Mapping[str, Float[np.ndarray, " n"]], *, baselines: Mapping[str, float] | None = None
+    losses: Mapping[str, Float[np.ndarray, " _"]], *, baselines: Mapping[str, float] | None = None
 ) -> Figure:
     """Histograms of losses per input on a log axis, means dashed: active components, scrubbed, anti-scrubbed.
 

@@ -21,7 +21,7 @@ from microtome.plotting.style import (
 
 @styled
 def causal_importances(
-    importances: Mapping[str, Float[np.ndarray, "n C"]],
+    importances: Mapping[str, Float[np.ndarray, "n _"]],
     *,
     component_names: Mapping[str, Sequence[str]] | None = None,
     totals: Mapping[str, int] | None = None,
@@ -75,7 +75,7 @@ def importance_histograms(
 
 @styled
 def mean_component_activation_counts(
-    frequencies: Mapping[str, Float[np.ndarray, "K C"]], *, threshold: float = 0.1
+    frequencies: Mapping[str, Float[np.ndarray, "K _"]], *, threshold: float = 0.1
 ) -> Figure:
     """Share of the inputs on which each component is active, sorted, a thin line a seed and the mean bold."""
     rows, columns = grid_shape(len(frequencies), 4)
@@ -96,7 +96,7 @@ def mean_component_activation_counts(
 
 @styled
 def varying_importance_minimality(
-    importances: Sequence[Mapping[str, Float[np.ndarray, "n C"]]], coefficients: Sequence[float]
+    importances: Sequence[Mapping[str, Float[np.ndarray, "n _"]]], coefficients: Sequence[float]
 ) -> Figure:
     """Causal importances under several minimality coefficients, a row each; columns are sites."""
     sites = list(importances[0])

@@ -22,7 +22,7 @@ from microtome.plotting.style import (
 @styled
 def loss_curves(
     steps: Float[np.ndarray, " T"],
-    losses: Mapping[str, Float[np.ndarray, "T K"]],
+    losses: Mapping[str, Float[np.ndarray, "T _"]],
 ) -> Figure:
     """One panel a loss term over training steps, log axis: a thin line a seed, the mean over seeds bold.
 

@@ -18,8 +18,8 @@ from microtome.plotting.style import (
 
 @styled
 def uv_matrices(
-    left: Mapping[str, Float[np.ndarray, "d_in C"]],
-    right: Mapping[str, Float[np.ndarray, "C d_out"]],
+    left: Mapping[str, Float[np.ndarray, "_ _"]],
+    right: Mapping[str, Float[np.ndarray, "_ _"]],
     *,
     component_names: Mapping[str, Sequence[str]] | None = None,
 ) -> Figure:
