@@ -5,8 +5,9 @@ from hypothesis import strategies as st
 
 from microtome.core.errors import MicrotomeError
 from microtome.core.seeds import generator
+from microtome.data.generation import EXACT_COUNTS
 from microtome.data.loading import data_from_spec
-from microtome.data.sparse_features import EXACT_COUNTS, SparseFeatures
+from microtome.data.sparse_features import SparseFeatures
 
 
 @settings(max_examples=40, deadline=None)

@@ -6,7 +6,7 @@ from microtome.core.errors import Diverged
 from microtome.targets.config import ResidMLPModelConfig, TMSModelConfig
 from microtome.targets.resid_mlp import ResidMLP
 from microtome.targets.tms import TMS
-from microtome.training.optimise import Optimisation, optimise
+from microtome.training.optimise import Optimisation, check_final, optimise
 
 
 def fit(target: TMS | ResidMLP, batches: torch.Tensor, **settings) -> None:
@@ -70,3 +70,8 @@ def test_divergence_names_step_and_instance() -> None:
 
     with pytest.raises(Diverged, match=r"instance 2 .* at step 4 "):
         optimise([weight], losses, Optimisation(steps=10, lr=0.1))
+
+
+def test_a_last_step_that_diverges_is_caught() -> None:
+    with pytest.raises(Diverged, match="final"):
+        check_final(torch.tensor([1.0, float("inf")]))

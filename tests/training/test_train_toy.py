@@ -1,4 +1,6 @@
 import math
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,7 @@ from microtome.training.config import (
     TMSModelConfig,
     TMSTrainConfig,
 )
+from microtome.training.fit_toy import resid_mlp_labels
 from microtome.training.represented import feature_norms, found_polygon, interference, represented_features
 from microtome.training.toy import fit_pentagons, fit_resid_mlp, fit_tms, train_resid_mlp, train_tms
 
@@ -154,16 +157,14 @@ def test_every_variant_learns(changes: dict) -> None:
     assert final.shape == (2,) and final.mean().item() < 0.8 * history[0]
 
 
-def test_resid_loss_on_a_perfect_network_is_zero() -> None:
-    # Two neurons a feature can copy relu(x): the network that is right has no readoff loss.
+def test_labels_are_what_a_perfect_network_computes() -> None:
+    # One neuron a feature, identity weights: relu(x) + x, which is the label.
     target = ResidMLP(ResidMLPModelConfig(n_features=3, d_embed=3, d_mlp=3), fixed_embedding=True)
     target.reset(0, embedding="identity")
     with torch.no_grad():
         target.linear("layers.0.mlp_in").weight.copy_(torch.eye(3))
         target.linear("layers.0.mlp_out").weight.copy_(torch.eye(3))
     x = torch.randn(1, 20, 3)
-    from microtome.training.toy import resid_mlp_labels
-
     labels = resid_mlp_labels(ResidMLPTrainConfig(resid_mlp_config=target.config))
     torch.testing.assert_close(target(x), labels(x))
 
@@ -251,3 +252,8 @@ def test_bad_tms_configuration(changes: dict, message: str) -> None:
 def test_bad_resid_configuration(changes: dict, message: str) -> None:
     with pytest.raises(MicrotomeError, match=message):
         ResidMLPTrainConfig.from_mapping({**SMALL_RESID.as_dict(), **changes})
+
+
+def test_configurations_import_no_torch() -> None:
+    code = "import sys, microtome.training.config; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

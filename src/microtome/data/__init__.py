@@ -1,0 +1,1 @@
+"""Inputs: synthetic sparse features, real images, arrays of your own."""

@@ -2,25 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from microtome.core.errors import bad_value
-
-DataGenerationType = Literal[
-    "exactly_one_active",
-    "exactly_two_active",
-    "exactly_three_active",
-    "exactly_four_active",
-    "exactly_five_active",
-    "at_least_zero_active",
-]
-EXACT_COUNTS: dict[str, int] = {
-    name: count for count, name in enumerate(get_args(DataGenerationType), 1) if name.startswith("exactly")
-}
+from microtome.data.generation import EXACT_COUNTS, DataGenerationType, check_generation
 
 
 @dataclass(frozen=True)
@@ -41,19 +30,13 @@ class SparseFeatures:
     device: str | torch.device = "cpu"
 
     def __post_init__(self) -> None:
-        p, kind = self.feature_probability, self.data_generation_type
+        p = self.feature_probability
         if not 0 <= p <= 1:
             raise bad_value("feature_probability", p, "not a probability", "use a number from 0 to 1")
-        if kind not in get_args(DataGenerationType):
-            raise bad_value(
-                "data_generation_type", kind, "unknown", f"use one of {get_args(DataGenerationType)}"
-            )
-        if EXACT_COUNTS.get(kind, 0) > self.n_features:
-            raise bad_value("data_generation_type", kind, f"only {self.n_features} features", "ask for fewer")
         low, high = self.value_range
         if not low < high:
             raise bad_value("value_range", self.value_range, "empty", "use (low, high) with low < high")
-        check_synced_inputs(self.synced_inputs, self.n_features, kind)
+        check_generation(self.data_generation_type, self.n_features, self.synced_inputs)
 
     def batch(
         self, batch_size: int, generator: torch.Generator | None = None, n_instances: int | None = None
@@ -121,17 +104,3 @@ class SparseFeatures:
             fresh = self._uniform((*x.shape[:-1], len(group)), generator).mul_(high - low).add_(low)
             x[..., columns] = fresh * fires
         return x
-
-
-def check_synced_inputs(groups: Sequence[Sequence[int]] | None, n_features: int, kind: str) -> None:
-    """Raise MicrotomeError for groups that overlap, name no feature, or go with an exact count."""
-    if groups is None:
-        return
-    shown = [list(group) for group in groups]
-    members = [member for group in shown for member in group]
-    if len(members) != len(set(members)):
-        raise bad_value("synced_inputs", shown, "a feature is in two groups", "name each feature once")
-    if any(not 0 <= member < n_features for member in members):
-        raise bad_value("synced_inputs", shown, "no such feature", f"use 0 to {n_features - 1}")
-    if kind != "at_least_zero_active":
-        raise bad_value("synced_inputs", shown, f"cannot hold with {kind}", "use at_least_zero_active")

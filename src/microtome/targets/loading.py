@@ -52,12 +52,15 @@ def load_target(
     runs_root: Path = Path("runs"),
     relative_to: Path | None = None,
     device: str | torch.device = "cpu",
+    want: str = "train",
 ) -> LoadedTarget:
     """Load a trained target: ``latest``, a run folder, or a weight file with its training YAML beside it.
 
+    ``want`` is the kind of run that ``latest`` means: any training, ``train-tms``, ``train-resid-mlp`` or
+    ``train-digits``.
     Raises CannotLoad in one line when there is nothing there, or what is there is not a target.
     """
-    weights, kind = _find_weights(_locate(reference, runs_root, relative_to))
+    weights, kind = _find_weights(_locate(reference, runs_root, relative_to, want))
     train_config = read_yaml(weights.parent / TRAIN_CONFIGS[kind])
     state = target_part(load_state_dict(weights))
     target, data = _LOADERS[kind](state, train_config, weights)
@@ -141,7 +144,9 @@ _Loader = Callable[[dict[str, Tensor], dict[str, Any], Path], tuple[BatchedTarge
 _LOADERS: dict[str, _Loader] = {"tms": _load_tms, "resid_mlp": _load_resid, "digits": _load_digits}
 
 
-def _locate(reference: str | Path | ModelReference, runs_root: Path, relative_to: Path | None) -> Path:
+def _locate(
+    reference: str | Path | ModelReference, runs_root: Path, relative_to: Path | None, want: str
+) -> Path:
     """The folder or file that the reference means, downloaded when it is a W&B run."""
     if not isinstance(reference, ModelReference):
         text = str(reference)
@@ -151,7 +156,7 @@ def _locate(reference: str | Path | ModelReference, runs_root: Path, relative_to
                 "run `microtome train tms` and give its tms.pth here, or use `latest`"
             )
         try:
-            reference = parse_reference(text, runs_root=runs_root, relative_to=relative_to, want="train")
+            reference = parse_reference(text, runs_root=runs_root, relative_to=relative_to, want=want)
         except CannotLoad as error:
             mend = (
                 "" if text == "latest" else "; `microtome train tms` makes one, and `latest` means the newest"

@@ -17,7 +17,7 @@ from microtome.targets.network import Target
 from microtome.training import plots
 from microtome.training.config import DigitsTrainConfig
 from microtome.training.fit_toy import kept_instances, optimisation
-from microtome.training.optimise import Report, optimise
+from microtome.training.optimise import Report, check_final, optimise
 from microtome.training.run import training_run
 
 
@@ -42,7 +42,7 @@ def fit_digits(config: DigitsTrainConfig, progress: Report | None = None) -> tup
     )
     assert train.y is not None
     with torch.no_grad():
-        final = cross_entropy(target, train.all(k), train.y.expand(k, -1))
+        final = check_final(cross_entropy(target, train.all(k), train.y.expand(k, -1)))
     order = kept_instances(config, final)
     return target.select(order), final[order]
 

@@ -6,6 +6,7 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_va
 
 from microtome.core.config import Config, Probability
 from microtome.core.errors import MicrotomeError, bad_value
+from microtome.data.generation import DataGenerationType, check_generation
 from microtome.targets.config import MLPModelConfig, ResidMLPModelConfig, TMSModelConfig
 
 __all__ = [
@@ -17,14 +18,6 @@ __all__ = [
     "TMSTrainConfig",
 ]
 
-DataGenerationType = Literal[
-    "exactly_one_active",
-    "exactly_two_active",
-    "exactly_three_active",
-    "exactly_four_active",
-    "exactly_five_active",
-    "at_least_zero_active",
-]
 Schedule = Literal["constant", "linear", "cosine", "cosine_half", "exponential"]
 
 
@@ -83,7 +76,7 @@ class TMSTrainConfig(RunSettings):
             raise bad_value(
                 "fixed_random_hidden_layers", True, "so is fixed_identity_hidden_layers", "set at most one"
             )
-        _check_data(self.synced_inputs, self.data_generation_type, self.tms_model_config.n_features)
+        check_generation(self.data_generation_type, self.tms_model_config.n_features, self.synced_inputs)
         _check_keep(self.keep, self.tms_model_config.n_instances)
         return self
 
@@ -145,7 +138,7 @@ class ResidMLPTrainConfig(RunSettings):
             raise bad_value(
                 "importance_val", self.importance_val, "cannot weight loss_type=resid", "leave it out"
             )
-        _check_data(self.synced_inputs, self.data_generation_type, model.n_features)
+        check_generation(self.data_generation_type, model.n_features, self.synced_inputs)
         _check_keep(self.keep, model.n_instances)
         return self
 
@@ -165,22 +158,6 @@ class DigitsTrainConfig(RunSettings):
     def _check(self) -> "DigitsTrainConfig":
         _check_keep(self.keep, self.n_instances)
         return self
-
-
-def _check_data(groups: list[list[int]] | None, kind: str, n_features: int) -> None:
-    exact = ("one", "two", "three", "four", "five")
-    wanted = next((i for i, word in enumerate(exact, 1) if kind == f"exactly_{word}_active"), 0)
-    if wanted > n_features:
-        raise bad_value("data_generation_type", kind, f"only {n_features} features", "ask for fewer")
-    if groups is None:
-        return
-    members = [member for group in groups for member in group]
-    if len(members) != len(set(members)):
-        raise bad_value("synced_inputs", groups, "a feature is in two groups", "name each feature once")
-    if any(member >= n_features for member in members):
-        raise bad_value("synced_inputs", groups, "no such feature", f"use 0 to {n_features - 1}")
-    if kind != "at_least_zero_active":
-        raise bad_value("synced_inputs", groups, f"cannot hold with {kind}", "use at_least_zero_active")
 
 
 def _check_keep(keep: Any, n_instances: int) -> None:

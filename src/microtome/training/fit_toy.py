@@ -16,7 +16,7 @@ from microtome.targets.resid_mlp import Embedding, ResidMLP
 from microtome.targets.resid_mlp_folded import folded_output
 from microtome.targets.tms import TMS, HiddenLayers
 from microtome.training.config import ResidMLPTrainConfig, RunSettings, TMSTrainConfig
-from microtome.training.optimise import Optimisation, Report, optimise
+from microtome.training.optimise import Optimisation, Report, check_final, optimise
 from microtome.training.represented import found_polygon
 
 FINAL_BATCHES = 10
@@ -178,7 +178,7 @@ def _final_losses(
     draws = generator(seed, data.device, "final losses")
     k = data.n_instances
     losses = [losses_on(data.batch(batch_size, draws, 1).expand(k, -1, -1)) for _ in range(batches)]
-    return torch.stack(losses).mean(0)
+    return check_final(torch.stack(losses).mean(0))
 
 
 def _hidden(config: TMSTrainConfig) -> HiddenLayers:

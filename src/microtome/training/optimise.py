@@ -67,6 +67,13 @@ def optimise(
             report(step, {"loss": sum(values) / len(values), "losses": values, "lr": lr})
 
 
+def check_final(losses: Float[Tensor, " K"]) -> Float[Tensor, " K"]:
+    """The final losses. Raises Diverged when the last step made one of them not finite."""
+    if not bool(torch.isfinite(losses).all()):
+        raise Diverged(f"the final training losses {losses.tolist()} are no finite numbers; lower lr")
+    return losses
+
+
 def _check_finite(losses: Tensor, step: int, lr: float) -> None:
     if bool(torch.isfinite(losses.sum())):
         return
