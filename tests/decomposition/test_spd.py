@@ -198,9 +198,43 @@ def test_without_a_compiler_the_numbers_are_the_same(monkeypatch):
     for without in (False, True):
         if without:
             monkeypatch.setattr("microtome.decomposition.fused.load_library", lambda name: None)
-        method = SPD(target, config, [0, 1])
+        numbers = torch.Generator().manual_seed(3)
+        method = SPD(target, config, [0, 1], draw=lambda like: torch.rand(like.shape, generator=numbers))  # noqa: B023
         losses = method.compute(x, 0)
         results.append((losses["total"], {n: t.grad for n, t in method.parameters.items()}))
     torch.testing.assert_close(results[0][0], results[1][0], rtol=1e-6, atol=1e-8)
     for name, grad in results[0][1].items():
         torch.testing.assert_close(grad, results[1][1][name], rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+def test_numbers_of_a_key_are_uniform_and_fresh(monkeypatch, compiled):
+    from scipy import stats
+
+    from microtome.decomposition import fused
+
+    if not compiled:
+        monkeypatch.setattr(fused, "load_library", lambda name: None)
+    like = torch.empty(4, 50, 500)
+    first, again, other = (fused.source_numbers(like, key) for key in (12345, 12345, 12346))
+    assert torch.equal(first, again)
+    assert float(first.min()) >= 0.0
+    assert float(first.max()) < 1.0
+    assert stats.kstest(first.flatten().numpy(), "uniform").pvalue > 1e-4
+    pairs = [(first, other), (first[..., 1:], first[..., :-1]), (first[:, 1:], first[:, :-1])]
+    for a, b in pairs:
+        assert abs(float(torch.corrcoef(torch.stack([a.flatten(), b.flatten()]))[0, 1])) < 0.02
+
+
+def test_a_key_means_the_same_mask_forward_and_backward():
+    from microtome.decomposition import fused
+
+    g = torch.Generator().manual_seed(0)
+    inner, ci = (torch.rand(2, 3, 40, generator=g).requires_grad_() for _ in range(2))
+    numbers = fused.source_numbers(inner, 99)
+    grads = []
+    for source in (99, numbers):
+        out = fused.masked_inner(inner, ci, source)
+        grads.append([out.detach(), *torch.autograd.grad((out * numbers).sum(), [inner, ci])])
+    for ours, given in zip(*grads, strict=True):
+        torch.testing.assert_close(ours, given)

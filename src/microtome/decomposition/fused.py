@@ -6,6 +6,7 @@ of the gates, ``[K, C, N, H]``, never exists as a whole.
 """
 
 import ctypes
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -150,37 +151,73 @@ def gate_importance(
     return _Gate.apply(inner, row_weight, gates.w_in, gates.b_in, gates.w_out, gates.b_out, p)  # pyright: ignore[reportReturnType]
 
 
+Source = Tensor | int
+
+
+def source_numbers(like: Tensor, key: int) -> Tensor:
+    """The uniform numbers in [0, 1) that ``key`` stands for, in the shape of ``like``."""
+    library = _library(like)
+    if library is None:
+        draws = torch.Generator(like.device).manual_seed(key)
+        return torch.rand(like.shape, generator=draws, dtype=like.dtype, device=like.device)
+    out = torch.empty_like(like)
+    library.uniform_fill(_pointer(out), ctypes.c_long(out.numel()), *_halves(key))
+    return out
+
+
+def _halves(key: int) -> tuple[ctypes.c_uint, ctypes.c_uint]:
+    return ctypes.c_uint(key & 0xFFFFFFFF), ctypes.c_uint(key >> 32)
+
+
 class _Mask(torch.autograd.Function):
-    """inner * (ci + (1 - ci) * source)."""
+    """inner * (ci + (1 - ci) * source); a source given as a key is drawn again in the backward pass."""
 
     @staticmethod
-    def forward(ctx: Any, inner: Tensor, ci: Tensor, source: Tensor) -> Tensor:
-        inner, ci, source = inner.contiguous(), ci.contiguous(), source.contiguous()
-        ctx.save_for_backward(inner, ci, source)
+    def forward(ctx: Any, inner: Tensor, ci: Tensor, source: Source) -> Tensor:
+        inner, ci = inner.contiguous(), ci.contiguous()
+        ctx.key = source if isinstance(source, int) else None
+        given = () if isinstance(source, int) else (source.contiguous(),)
+        ctx.save_for_backward(inner, ci, *given)
         library = _library(inner)
         if library is None:
-            return inner * torch.lerp(source, torch.ones_like(source), ci)
+            numbers = given[0] if given else source_numbers(inner, ctx.key)
+            return inner * torch.lerp(numbers, torch.ones_like(numbers), ci)
         masked = torch.empty_like(inner)
-        library.mask_forward(*map(_pointer, (inner, ci, source, masked)), ctypes.c_long(inner.numel()))
+        library.mask_forward(
+            _pointer(inner), _pointer(ci), *_source_arguments(given, ctx.key), _pointer(masked),
+            ctypes.c_long(inner.numel()),
+        )  # fmt: skip
         return masked
 
     @staticmethod
     def backward(ctx: Any, d_masked: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        inner, ci, source = ctx.saved_tensors
+        inner, ci, *given = ctx.saved_tensors
         d_masked = d_masked.contiguous()
         library = _library(inner)
         if library is None:
-            mask = torch.lerp(source, torch.ones_like(source), ci)
-            return d_masked * mask, d_masked * inner * (1 - source), None
+            numbers = given[0] if given else source_numbers(inner, ctx.key)
+            mask = torch.lerp(numbers, torch.ones_like(numbers), ci)
+            return d_masked * mask, d_masked * inner * (1 - numbers), None
         d_inner, d_ci = torch.empty_like(inner), torch.empty_like(inner)
         library.mask_backward(
-            *map(_pointer, (d_masked, inner, ci, source, d_inner, d_ci)), ctypes.c_long(inner.numel())
-        )
+            _pointer(d_masked), _pointer(inner), _pointer(ci), *_source_arguments(given, ctx.key),
+            _pointer(d_inner), _pointer(d_ci), ctypes.c_long(inner.numel()),
+        )  # fmt: skip
         return d_inner, d_ci, None
 
 
+def _source_arguments(given: Sequence[Tensor], key: int | None) -> tuple[Any, ...]:
+    if given:
+        return (_pointer(given[0]), *_halves(0))
+    assert key is not None
+    return (None, *_halves(key))
+
+
 def masked_inner(
-    inner: Float[Tensor, "K C N"], ci: Float[Tensor, "K C N"], source: Float[Tensor, "K C N"]
+    inner: Float[Tensor, "K C N"], ci: Float[Tensor, "K C N"], source: Source
 ) -> Float[Tensor, "K C N"]:
-    """Inner activations under the stochastic mask ``ci + (1 - ci) * source``."""
+    """Inner activations under the stochastic mask ``ci + (1 - ci) * u``.
+
+    ``source``: the uniform numbers u ``[K, C, N]``, or a key that stands for them.
+    """
     return _Mask.apply(inner, ci, source)  # pyright: ignore[reportReturnType]

@@ -10,6 +10,6 @@ def stochastic_mask(ci: Float[Tensor, "*any"], source: Float[Tensor, "*any"]) ->
     return ci + (1 - ci) * source
 
 
-def draw_source(like: Tensor, generator: torch.Generator) -> Tensor:
-    """Uniform numbers in [0, 1) of the shape of ``like``: a fresh draw for every loss."""
-    return torch.rand(like.shape, generator=generator, dtype=like.dtype, device=like.device)
+def draw_key(generator: torch.Generator) -> int:
+    """A key that stands for one fresh draw of uniform numbers: one for every loss."""
+    return int(torch.randint(2**63 - 1, (), generator=generator, device=generator.device))

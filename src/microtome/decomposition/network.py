@@ -73,9 +73,10 @@ class PlainNetwork:
 class FoldedResidMLP:
     """A ResidMLP whose residual stream stays a sum of terms; equal to its own forward pass."""
 
-    def __init__(self, target: ResidMLP) -> None:
+    def __init__(self, target: ResidMLP, patterns: Sequence[str] = ("*",)) -> None:
         self.target = target
-        self.sites = frozen_sites(target)
+        self.all_sites = frozen_sites(target)
+        self.sites = chosen_sites(self.all_sites, patterns)
         k = target.n_instances
         self.embed = target.W_E.detach().expand(k, -1, -1)
         self.unembed = target.W_U.detach().expand(k, -1, -1)

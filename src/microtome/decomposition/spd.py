@@ -14,17 +14,17 @@ from torch import Tensor
 
 from microtome.core.seeds import generator
 from microtome.decomposition.compaction import Rows, all_rows, compact, zero_stays_zero
-from microtome.decomposition.fused import gate_importance, masked_inner
+from microtome.decomposition.fused import Source, gate_importance, masked_inner
 from microtome.decomposition.losses.faithfulness import faithfulness_loss
 from microtome.decomposition.losses.reconstruction import reconstruction_loss
-from microtome.decomposition.masks import draw_source
+from microtome.decomposition.masks import draw_key
 from microtome.decomposition.network import Network, SiteInput, network_of, project, site_inputs
 from microtome.decomposition.spd_config import SPDConfig
 from microtome.decomposition.streams import Term
 from microtome.decomposition.subcomponents import Factors, Subcomponents, init_subcomponents
 from microtome.targets.network import Target
 
-SourceDraw = Callable[[Tensor], Tensor]
+SourceDraw = Callable[[Tensor], Source]
 
 
 def transposed_inner(x: SiteInput, v: Float[Tensor, "K d_in C"]) -> Float[Tensor, "K C N"]:
@@ -70,7 +70,7 @@ class SPD:
         for tensor in self.parameters.values():
             tensor.requires_grad_(True)
         self.generator = generator(seeds[0], first.device, "masks")
-        self.draw = draw or (lambda like: draw_source(like, self.generator))
+        self.draw: SourceDraw = draw or (lambda like: draw_key(self.generator))  # noqa: ARG005
         self._compacts: bool | None = None
 
     def before_step(self) -> None:

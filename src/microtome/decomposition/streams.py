@@ -16,7 +16,15 @@ Term = tuple[Tensor, Tensor]
 
 
 def multiply_terms(terms: Sequence[Term]) -> Float[Tensor, "K N d"]:
-    """``sum_j coefficients_j @ matrix_j``."""
+    """``sum_j coefficients_j @ matrix_j``.
+
+    Coefficients that have the batch innermost keep it there, in the product and in the gradients.
+    """
+    if all(coefficients.mT.is_contiguous() for coefficients, _ in terms):
+        total = torch.bmm(terms[0][1].mT, terms[0][0].mT)
+        for coefficients, matrix in terms[1:]:
+            total = torch.baddbmm(total, matrix.mT, coefficients.mT)
+        return total.mT
     total = torch.bmm(*terms[0])
     for coefficients, matrix in terms[1:]:
         total = torch.baddbmm(total, coefficients, matrix)

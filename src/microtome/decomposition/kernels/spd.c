@@ -165,16 +165,44 @@ void gate_backward(const float *restrict inner, const float *restrict row_weight
   }
 }
 
-/* masked = inner * (ci + (1 - ci) * source) */
+/* A uniform number in [0, 1) for a place in the array: two rounds of an integer hash with two halves of a key
+ * (constants: lowbias32, C. Wellons).  Nothing is stored: the backward pass asks again. */
+static inline float uniform(unsigned place, unsigned low, unsigned high) {
+  unsigned x = place ^ low;
+  x ^= x >> 16; x *= 0x7feb352dU; x ^= x >> 15; x *= 0x846ca68bU; x ^= x >> 16;
+  x += high;
+  x ^= x >> 16; x *= 0x7feb352dU; x ^= x >> 15; x *= 0x846ca68bU; x ^= x >> 16;
+  return (float)(int)(x >> 8) * (1.0f / 16777216.0f);
+}
+
+void uniform_fill(float *restrict out, long n, unsigned low, unsigned high) {
+  for (long i = 0; i < n; i++) out[i] = uniform((unsigned)i, low, high);
+}
+
+/* masked = inner * (ci + (1 - ci) * u); u from `source`, or from the key where there is no source. */
 void mask_forward(const float *restrict inner, const float *restrict ci, const float *restrict source,
-                  float *restrict masked, long n) {
-  for (long i = 0; i < n; i++) masked[i] = inner[i] * (ci[i] + (1.0f - ci[i]) * source[i]);
+                  unsigned low, unsigned high, float *restrict masked, long n) {
+  if (source)
+    for (long i = 0; i < n; i++) masked[i] = inner[i] * (ci[i] + (1.0f - ci[i]) * source[i]);
+  else
+    for (long i = 0; i < n; i++) {
+      const float u = uniform((unsigned)i, low, high);
+      masked[i] = inner[i] * (ci[i] + (1.0f - ci[i]) * u);
+    }
 }
 
 void mask_backward(const float *restrict d_masked, const float *restrict inner, const float *restrict ci,
-                   const float *restrict source, float *restrict d_inner, float *restrict d_ci, long n) {
-  for (long i = 0; i < n; i++) {
-    d_inner[i] = d_masked[i] * (ci[i] + (1.0f - ci[i]) * source[i]);
-    d_ci[i] = d_masked[i] * inner[i] * (1.0f - source[i]);
-  }
+                   const float *restrict source, unsigned low, unsigned high,
+                   float *restrict d_inner, float *restrict d_ci, long n) {
+  if (source)
+    for (long i = 0; i < n; i++) {
+      d_inner[i] = d_masked[i] * (ci[i] + (1.0f - ci[i]) * source[i]);
+      d_ci[i] = d_masked[i] * inner[i] * (1.0f - source[i]);
+    }
+  else
+    for (long i = 0; i < n; i++) {
+      const float u = uniform((unsigned)i, low, high);
+      d_inner[i] = d_masked[i] * (ci[i] + (1.0f - ci[i]) * u);
+      d_ci[i] = d_masked[i] * inner[i] * (1.0f - u);
+    }
 }
