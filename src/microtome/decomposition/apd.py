@@ -9,6 +9,7 @@ from microtome.decomposition.apd_components import Factors, initial_parameters, 
 from microtome.decomposition.apd_config import APDConfig
 from microtome.decomposition.apd_fast import fast_step
 from microtome.decomposition.apd_plain import attributions, coefficients, plain_losses
+from microtome.decomposition.kernels import apd as kernels
 from microtome.targets.network import Target
 
 
@@ -57,20 +58,30 @@ class APD:
 
     @torch.no_grad()
     def before_step(self) -> None:
-        """``unit_norm_matrices``: scale the columns of every A to length one, before the losses are computed."""
-        if self.config.unit_norm_matrices:
-            for name, parameter in self.parameters.items():
-                if name.endswith(".A_T"):
-                    parameter.div_(torch.linalg.vector_norm(parameter, dim=-1, keepdim=True))
+        """``unit_norm_matrices``: scale the columns of every A to length one, before the losses."""
+        for rows in self._unit_rows():
+            if kernels.available(rows) and rows.is_contiguous():
+                kernels.unit_rows(rows.detach())
+            else:
+                rows.div_(torch.linalg.vector_norm(rows, dim=-1, keepdim=True))
 
     @torch.no_grad()
     def after_backward(self) -> None:
         """``unit_norm_matrices``: remove the part of A's gradient along its columns."""
-        if self.config.unit_norm_matrices:
-            for name, parameter in self.parameters.items():
-                if name.endswith(".A_T") and parameter.grad is not None:
-                    along = torch.linalg.vecdot(parameter.grad, parameter).unsqueeze(-1)
-                    parameter.grad.addcmul_(parameter, along, value=-1.0)
+        for rows in self._unit_rows():
+            gradient = rows.grad
+            if gradient is None:
+                continue
+            if kernels.available(rows) and rows.is_contiguous() and gradient.is_contiguous():
+                kernels.project_rows(rows.detach(), gradient)
+            else:
+                gradient.addcmul_(rows, (gradient * rows).sum(dim=-1, keepdim=True), value=-1.0)
+
+    def _unit_rows(self) -> list[Tensor]:
+        """The A matrices that are kept at length one; their columns are the rows of ``A_T``."""
+        if not self.config.unit_norm_matrices:
+            return []
+        return [parameter for name, parameter in self.parameters.items() if name.endswith(".A_T")]
 
     def attributions(self, x: Float[Tensor, "K B d"]) -> Float[Tensor, "K B C"]:
         """The configured attributions of a batch, for measures and pictures."""

@@ -4,6 +4,7 @@
 
 #ifndef REAL
 
+#include <math.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -298,6 +299,34 @@ int NAME(apd_topk_pass)(int K, int B, int L, const int *d, int C, const REAL *x,
     }
     free(index);
     free(scratch);
+    return 0;
+}
+
+/* Scales each of R rows of length d to length one. */
+int NAME(apd_unit_rows)(int64_t R, int64_t d, REAL *rows)
+{
+    for (int64_t r = 0; r < R; r++) {
+        REAL *row = rows + r * d, squares = 0;
+        for (int64_t i = 0; i < d; i++)
+            squares += row[i] * row[i];
+        const REAL scale = 1 / (REAL)sqrt(squares);
+        for (int64_t i = 0; i < d; i++)
+            row[i] *= scale;
+    }
+    return 0;
+}
+
+/* gradient -= (gradient . row) row for each of R rows of length d. */
+int NAME(apd_project_rows)(int64_t R, int64_t d, const REAL *rows, REAL *gradients)
+{
+    for (int64_t r = 0; r < R; r++) {
+        const REAL *row = rows + r * d;
+        REAL *restrict gradient = gradients + r * d, along = 0;
+        for (int64_t i = 0; i < d; i++)
+            along += gradient[i] * row[i];
+        for (int64_t i = 0; i < d; i++)
+            gradient[i] -= along * row[i];
+    }
     return 0;
 }
 

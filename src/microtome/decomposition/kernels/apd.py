@@ -108,3 +108,15 @@ def topk_pass(
         counts,
     )
     return errors.to(x.dtype), counts.to(x.dtype)
+
+
+def unit_rows(rows: Float[Tensor, "*n d"]) -> None:
+    """Scale every row to length one, in place."""
+    d = rows.shape[-1]
+    _call("apd_unit_rows", rows.dtype, ctypes.c_int64(rows.numel() // d), ctypes.c_int64(d), rows)
+
+
+def project_rows(rows: Float[Tensor, "*n d"], gradients: Float[Tensor, "*n d"]) -> None:
+    """``gradient -= (gradient . row) row`` for every row, in place."""
+    n, d = rows.numel() // rows.shape[-1], rows.shape[-1]
+    _call("apd_project_rows", rows.dtype, ctypes.c_int64(n), ctypes.c_int64(d), rows, gradients)
