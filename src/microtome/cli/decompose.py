@@ -1,6 +1,5 @@
 """``microtome decompose``: take a target's weights apart, or carry a stopped run on."""
 
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -59,7 +58,7 @@ def main(arguments: Sequence[str]) -> int:
         config,
         runs_root=options.runs_root,
         out_dir=options.out_dir,
-        command=sys.argv,
+        command=["microtome", "decompose", *arguments],
         progress=not options.quiet,
     )
     _say_where(run.path)
@@ -91,12 +90,14 @@ def _resume(words: Sequence[str]) -> int | None:
     from microtome.core.references import open_run
 
     run = open_run(options.resume, runs_root=options.runs_root, want="decompose")
+    if not run.kind.startswith("decompose"):
+        raise MicrotomeError(f"{run.path}: a {run.kind} run has nothing to resume; start it again instead")
     if run.finished:
         print(f"{run.path} is finished already; nothing to do.")
         return 0
     from microtome.decomposition.decompose import resume
 
-    _say_where(resume(run.path).path)
+    _say_where(resume(run.path, progress=not options.quiet).path)
     return 0
 
 

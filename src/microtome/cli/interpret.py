@@ -33,6 +33,10 @@ def main(arguments: Sequence[str]) -> int:
 
     options = Options.from_mapping(parsed.options)
     run = open_run(parsed.positional[0], runs_root=options.runs_root, want="decompose")
+    if not run.kind.startswith("decompose"):
+        raise MicrotomeError(
+            f"{run.path}: a {run.kind} run, not a decomposition; give one that decompose made"
+        )
     from microtome.decomposition.pictures import redraw
 
     files = redraw(run.path)

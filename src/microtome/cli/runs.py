@@ -62,13 +62,13 @@ def describe(run: RunFolder, root: Path) -> tuple[str, str, str, str, str]:
 
 
 def key_numbers(summary: Mapping[str, Any], most: int = 4) -> str:
-    """The first few plain numbers of a summary."""
-    plain = [
-        f"{name}={value:.4g}"
-        for name, value in summary.items()
-        if isinstance(value, (int, float)) and not isinstance(value, bool)
-    ]
-    return " ".join(plain[:most])
+    """The first few numbers of a summary; of a list with one number a seed, the mean."""
+    shown = []
+    for name, value in summary.items():
+        numbers = value if isinstance(value, list) else [value]
+        if numbers and all(isinstance(item, (int, float)) and not isinstance(item, bool) for item in numbers):
+            shown.append(f"{name}={sum(numbers) / len(numbers):.4g}")
+    return " ".join(shown[:most])
 
 
 def age(started: str) -> str:

@@ -62,7 +62,13 @@ def main(arguments: Sequence[str]) -> int:
     )
     options = Options.from_mapping(parsed.options)
     train = getattr(importlib.import_module(module_name), function_name)
-    run = train(config, runs_root=options.runs_root, out_dir=options.out_dir, progress=not options.quiet)
+    run = train(
+        config,
+        runs_root=options.runs_root,
+        out_dir=options.out_dir,
+        command=["microtome", "train", *arguments],
+        show_progress=not options.quiet,
+    )
     print(f"Trained. Results: {run.path}")
     return 0
 

@@ -24,9 +24,9 @@ def refuse_occupied(path: Path, reuse_kind: str | None) -> None:
         kind = _kind(path)
         if reuse_kind is not None and kind == reuse_kind:
             return
+        resume = f", or carry that one on with --resume {path}" if kind.startswith("decompose") else ""
         raise MicrotomeError(
-            f"out_dir={str(path)!r}: already holds a run ({kind}); choose another --out_dir,"
-            f" or carry that one on with --resume {path}"
+            f"out_dir={str(path)!r}: already holds a run ({kind}); choose another --out_dir{resume}"
         )
     if reuse_kind is None:
         some = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")

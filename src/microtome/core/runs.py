@@ -146,7 +146,7 @@ class RunFolder:
         """Read ``results/<name>.npz`` without pickle. Raises ``CannotLoad``."""
         path = self.path / "results" / f"{name}.npz"
         try:
-            with np.load(path, allow_pickle=False) as file:
+            with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
                 return {key: file[key] for key in file.files}
         except FileNotFoundError:
             raise CannotLoad(

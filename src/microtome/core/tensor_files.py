@@ -1,11 +1,17 @@
 """Files of named tensors: read without ever running code that a file carries, written atomically."""
 
+import contextlib
+import errno
 import json
+import os
 import pickle
+import re
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from safetensors import SafetensorError
 
 from microtome.core.atomic import atomic_path
 from microtome.core.errors import CannotLoad
@@ -73,7 +79,7 @@ def _first_line(error: Exception) -> str:
 
 def read_safetensors(path: str | Path) -> "tuple[dict[str, Tensor], dict[str, str]]":
     """The tensors and the text metadata of a ``.safetensors`` file. Raises ``CannotLoad``."""
-    from safetensors import SafetensorError, safe_open
+    from safetensors import safe_open
 
     path = Path(path)
     try:
@@ -108,17 +114,15 @@ def plain_tensors(tensors: "Mapping[str, Tensor]") -> "dict[str, Tensor]":
     return {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
 
 
-class _disk_errors:
-    """Turns the library-specific errors of a failed write into the ``OSError`` they come from."""
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if error is None or isinstance(error, OSError):
-            return
-        text = str(error)
-        if "No space left" in text or "os error 28" in text or "inline_container" in text:
-            import errno
-
-            raise OSError(errno.ENOSPC, "No space left on device") from error
+@contextlib.contextmanager
+def _disk_errors() -> Iterator[None]:
+    """Turns the libraries' own errors of a failed write into the ``OSError`` that they come from."""
+    try:
+        yield
+    except (RuntimeError, SafetensorError) as error:
+        number = re.search(r"\(os error (\d+)\)", str(error))
+        if number is not None:
+            raise OSError(int(number[1]), os.strerror(int(number[1]))) from error
+        if "No space left" in str(error) or "iostream error" in str(error) or "inline_container" in str(error):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
+        raise
