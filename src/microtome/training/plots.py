@@ -58,7 +58,7 @@ def feature_representation(norms: np.ndarray, cosines: np.ndarray) -> Figure:
     for ax, (label, values) in zip(axes[0], shown, strict=True):
         for instance in range(k):
             ax.plot(
-                np.arange(n),
+                np.arange(n) + (instance - (k - 1) / 2) * 0.5 / k,  # side by side, not on top
                 values[instance],
                 "o",
                 ms=3.5,
@@ -66,7 +66,7 @@ def feature_representation(norms: np.ndarray, cosines: np.ndarray) -> Figure:
                 color=PALETTE[instance % len(PALETTE)],
                 label=f"instance {instance}",
             )
-        ax.set(xlabel="feature", ylabel=label, ylim=(0, max(1.1, 1.1 * float(values.max(initial=0)))))
+        ax.set(xlabel="feature", ylabel=label, ylim=(-0.04, max(1.1, 1.1 * float(values.max(initial=0)))))
         ax.grid(axis="y", color=GRID)
     if 1 < k <= 8:
         figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=min(k, 4))
