@@ -153,6 +153,10 @@ class Loop:
         self.method.before_step()
         losses = self.method.compute(x, self.step)
         self.method.after_backward()
+        for parameter in self.method.parameters.values():
+            # The fused optimiser walks memory: a transposed gradient would go to the wrong weights.
+            if parameter.grad is not None and parameter.grad.stride() != parameter.stride():
+                parameter.grad = torch.empty_like(parameter).copy_(parameter.grad)
         self.optimizer.step()
         return losses
 
