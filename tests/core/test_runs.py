@@ -297,7 +297,9 @@ def test_files_that_do_not_fit_on_the_real_system(tmp_path):
     )
     for name, call in WRITES.items():
         script += f"try: {call}\nexcept MicrotomeError as error: print({name!r}, '|', error)\n"
-    done = subprocess.run([sys.executable, "-c", script, run.path], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", script, run.path], capture_output=True, text=True, check=True
+    )
     lines = dict(line.split(" | ") for line in done.stdout.splitlines())
     assert set(lines) == set(WRITES)
     assert all("the disk is full" in text for text in lines.values())

@@ -4,20 +4,29 @@ import sys
 import time
 from collections.abc import Mapping
 from types import TracebackType
-from typing import IO, Any
+from typing import Any, Protocol, runtime_checkable
 
 PLAIN_EVERY = 5.0
 LIVE_EVERY = 0.1
+
+
+@runtime_checkable
+class Stream(Protocol):
+    """What progress is written to, such as ``sys.stderr``."""
+
+    def write(self, text: str, /) -> Any: ...
+    def flush(self) -> Any: ...
+    def isatty(self) -> bool: ...
 
 
 class Progress:
     """Prints step, share, steps per second, time left and the losses. Use it as a context manager."""
 
     def __init__(
-        self, title: str, total: int, start: int = 0, enabled: bool = True, stream: IO[str] | None = None
+        self, title: str, total: int, start: int = 0, enabled: bool = True, stream: Stream | None = None
     ):
         self.title, self.total, self.start = title, max(total, 1), start
-        self.stream = stream if stream is not None else sys.stderr
+        self.stream: Any = stream if stream is not None else sys.stderr
         self.enabled = enabled
         self.live = enabled and self.stream.isatty()
         self._step, self._values = start, {}
@@ -89,13 +98,13 @@ class Progress:
 
 
 def progress(
-    title: str, total: int, start: int = 0, enabled: bool = True, stream: IO[str] | None = None
+    title: str, total: int, start: int = 0, enabled: bool = True, stream: Stream | None = None
 ) -> Progress:
     """Progress over ``total`` steps of which ``start`` were done before; ``enabled=False`` prints nothing."""
     return Progress(title, total, start, enabled, stream)
 
 
-def duration(seconds: float) -> str:
+def duration(seconds: float | int) -> str:
     """A time in the largest two units: ``8s``, ``3m 05s``, ``2h 10m``."""
     seconds = round(max(seconds, 0))
     if seconds < 60:

@@ -58,6 +58,8 @@ def parse_reference(
     text = str(text).strip()
     if not text:
         raise CannotLoad(f"model reference is empty; give {FORMS}")
+    if not text.isprintable():
+        raise CannotLoad(f"{text[:60]!r}: not a model reference; give {FORMS}")
     if text == "latest":
         return ModelReference("run", text, path=find_latest(runs_root, want))
     if text.startswith("wandb:"):

@@ -8,7 +8,7 @@ SCHEDULES = ("constant", "linear", "cosine", "cosine_half", "exponential")
 
 
 def learning_rate_factor(
-    schedule: str, step: int, steps: int, warmup_pct: float = 0.0, halflife: float | None = None
+    schedule: str, step: int, steps: int, warmup_pct: float = 0.0, halflife: float | int | None = None
 ) -> float:
     """The factor on the base learning rate at ``step`` of ``steps``.
 
@@ -23,7 +23,7 @@ def learning_rate_factor(
     return _decay(schedule, step - warmup, steps - warmup, halflife)
 
 
-def _decay(schedule: str, step: int, steps: int, halflife: float | None) -> float:
+def _decay(schedule: str, step: int, steps: int, halflife: float | int | None) -> float:
     # The cosines reach their end on the last step, the linear ramp one step after it, as in the originals.
     t = min(step / max(steps - 1, 1), 1.0)
     if schedule == "constant":

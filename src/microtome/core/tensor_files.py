@@ -6,6 +6,7 @@ import json
 import os
 import pickle
 import re
+import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -40,7 +41,11 @@ def _read_torch(path: Path) -> "dict[str, Tensor]":
     import torch
 
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter(
+                "ignore", UserWarning
+            )  # about the pickle's protocol; read or refused anyway
+            state = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise CannotLoad(f"{path}: {_unpickling_problem(path, error)}") from None
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError, AttributeError) as error:
@@ -64,8 +69,8 @@ def _read_torch(path: Path) -> "dict[str, Tensor]":
 
 
 def _unpickling_problem(path: Path, error: Exception) -> str:
-    text = str(error)
-    if "Unsupported global" in text or "Unsupported class" in text or "Unsupported operand" in text:
+    text = str(error).lower()
+    if "global" in text or "blocked" in text or "unsupported class" in text:
         return "a pickle that carries code or objects, refused unread; save model.state_dict() instead"
     if not zipfile.is_zipfile(path):
         return "truncated or not a torch file; save model.state_dict() again"
@@ -123,6 +128,6 @@ def _disk_errors() -> Iterator[None]:
         number = re.search(r"\(os error (\d+)\)", str(error))
         if number is not None:
             raise OSError(int(number[1]), os.strerror(int(number[1]))) from error
-        if "No space left" in str(error) or "iostream error" in str(error) or "inline_container" in str(error):
+        if any(sign in str(error) for sign in ("No space left", "iostream error", "inline_container")):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
         raise
