@@ -150,6 +150,7 @@ def _toy_model(targets: Arrays, left: Arrays, right: Arrays, recovery: Arrays) -
                     parts[k].sum(axis=0),
                     parts[k, order],
                     names=[f"Component {name}" for name in names],
+                    hidden=_hidden_panels(targets, left, right, k, len(order)),
                     left_out=left_out,
                 ),
             )
@@ -164,6 +165,18 @@ def _toy_model(targets: Arrays, left: Arrays, right: Arrays, recovery: Arrays) -
             "cosine_similarity_analysis",
             plots.cosine_similarity_analysis(norms, closest, recovery["cosine"], recovery["ratio"]),
         )
+
+
+def _hidden_panels(
+    targets: Arrays, left: Arrays, right: Arrays, k: int, n_components: int
+) -> list[list[np.ndarray]]:
+    """Hidden-layer matrices of each panel: the target's, the sum's, and none in a component of linear1."""
+    layers = [site for site in targets if site.startswith("hidden_layers.")]
+    if not layers:
+        return []
+    whole = [targets[site][k] for site in layers]
+    total = [join_factors(left[site][k], right[site][k]).sum(axis=0) for site in layers]
+    return [whole, total, *[[np.zeros_like(w) for w in whole]] * n_components]
 
 
 def _causal_importance(results: Results) -> Pictures:

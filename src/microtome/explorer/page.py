@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from importlib.resources import files
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -160,13 +161,13 @@ def format_value(value: Any) -> str:
         return "yes" if value else "no"
     if not _is_number(value):
         return str(value)
+    if isinstance(value, Integral):
+        return f"{int(value):,}".replace(",", "\u202f")
     number = float(value)
     if math.isnan(number):
         return "–"
     if math.isinf(number):
         return "∞" if number > 0 else "−∞"
-    if number == int(number) and abs(number) < 1e15 and isinstance(value, int):
-        return f"{value:,}".replace(",", " ")
     small = number != 0 and (abs(number) < 1e-3 or abs(number) >= 1e6)
     return f"{number:.2e}" if small else f"{number:.{max(0, 3 - math.floor(math.log10(abs(number) or 1)))}f}"
 

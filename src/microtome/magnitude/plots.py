@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from microtome.plotting.style import (
     FAINT,
@@ -68,15 +69,28 @@ def unified_grid(
     )
     rows = [SPAN] + [-(-block.values.shape[1] // COLUMNS) for block in blocks if block.values is not None]
     figure, slots = _layout(rows, figsize_per_subplot)
-    figure.suptitle(
-        f"Feature {feature}, {site}", x=0.01, y=1 - 0.12 / figure.get_figheight(), ha="left", va="top"
-    )
+    top = 1 - 0.12 / figure.get_figheight()
+    figure.suptitle(f"Feature {feature}, {site}", x=0.01, y=top, ha="left", va="top")
     for slot, family in zip(range(0, COLUMNS, SPAN), families, strict=True):
         ax = figure.add_subplot(slots[0][:, slot : slot + SPAN])
         _overview(ax, family, data.magnitudes, feature)
+    if len(data.components):
+        _name_components(figure, data.components, families[2].colours, top)
     for slot, block in zip(slots[1:], blocks, strict=True):
         _one_each(figure, slot, block, data.magnitudes)
     return figure
+
+
+def _name_components(figure: Figure, components: np.ndarray, colours: Sequence[Any], top: float) -> None:
+    """A legend of the components on the title's line, where it covers no data."""
+    figure.legend(
+        [Line2D([], [], color=colour, lw=2) for colour in colours],
+        [f"component {c}" for c in components],
+        loc="upper right",
+        bbox_to_anchor=(1 - 0.2 / figure.get_figwidth(), top),
+        ncols=MAX_COMPONENTS,
+        borderaxespad=0,
+    )
 
 
 @dataclass(frozen=True)
@@ -185,7 +199,7 @@ def _layout(rows: Sequence[int], panel: tuple[float, float]) -> tuple[Figure, li
             right=1 - right / total_width,
             top=upper / total,
             bottom=(upper - n * height) / total,
-            wspace=(0.55 if block == 0 else gap_x) / width,
+            wspace=(1.0 if block == 0 else gap_x) / width,
             hspace=gap_y / height,
         )
         grids.append(grid)
@@ -198,12 +212,13 @@ def _overview(ax: Axes, family: _Family, magnitudes: np.ndarray, feature: int) -
     ax.set_xlim(magnitudes[0], magnitudes[-1])
     if family.values is None or not family.values.size:
         note(ax, family.missing or "nothing to draw")
-        ax.set_yticks([])
+        ax.set(xticks=[], yticks=[])
         return
     for index, line in enumerate(family.values.T):
         own = not family.each and index == feature
         width = 2.0 if own else 1.1 if family.each else 0.6
         ax.plot(magnitudes, line, color=family.colours[index], lw=width, zorder=3 if own else 2)
+    ax.set_ylabel(family.label)
     if family.limits is not None:
         ax.set_ylim(*family.limits)
     if family.threshold is not None:
@@ -227,11 +242,16 @@ def _one_each(figure: Figure, slots: Any, family: _Family, magnitudes: np.ndarra
             ax.axhline(family.threshold, color=FAINT, lw=0.7, ls=":")
         kind = "component" if family.label != "activation" else "neuron"
         ax.set_title(f"{kind} {family.names[index]}", fontsize=7.5, pad=2.0, loc="left")
-        ax.tick_params(labelsize=6.5, labelleft=column == 0, labelbottom=index + COLUMNS >= count)
+        ax.tick_params(labelsize=6.5)
+        # Ticks are most of the drawing time, and the outer panels carry them for all.
         if column == 0:
             ax.set_ylabel(family.label, fontsize=7.5)
+        else:
+            ax.yaxis.set_visible(False)
         if index + COLUMNS >= count:
             ax.set_xlabel(X_LABEL, fontsize=7.5)
+        else:
+            ax.xaxis.set_visible(False)
     assert first is not None
     first.set_xlim(magnitudes[0], magnitudes[-1])
     if family.limits is not None:

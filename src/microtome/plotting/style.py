@@ -21,8 +21,8 @@ INK = "#1f2328"
 FAINT = "#8a9099"
 GRID = "#e6e8eb"
 
-# Okabe and Ito (2008), in the order in which neighbours differ most.
-PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#B8A800")
+# Okabe and Ito (2008), neighbours far apart; their yellow, too pale on white, is replaced by Tol's wine.
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#882255")
 SEQUENTIAL = "Blues"
 DIVERGING = "RdBu_r"
 LINES = "viridis"
