@@ -1,4 +1,4 @@
-"""Attribution-based Parameter Decomposition (Braun et al. 2025, arXiv:2501.14926), a method of the training loop."""
+"""Attribution-based Parameter Decomposition (Braun et al. 2025, arXiv:2501.14926) for the training loop."""
 
 import torch
 from jaxtyping import Float
@@ -16,9 +16,10 @@ from microtome.targets.network import Target
 class APD:
     """Components A_c B_c of every site of ``target``, and one training step of their losses.
 
-    ``parameters``: ``<site>.A_T [K, C, m, d_in]`` (A transposed) and ``<site>.B [K, C, m, d_out]``; K is the target's number of
-    instances. ``plain`` runs the equations as they stand instead of the closed forms; both give the same losses
-    and gradients. The total loss is summed over instances, so that each trains as if it were alone.
+    ``parameters``: ``<site>.A_T [K, C, m, d_in]`` (A transposed) and ``<site>.B [K, C, m, d_out]``; K is the
+    target's number of instances. ``plain`` runs the equations as they stand instead of the closed forms; both
+    give the same losses and gradients. The total loss is summed over instances, so that each trains as if it
+    were alone.
     """
 
     def __init__(self, target: Target, config: APDConfig, *, plain: bool = False) -> None:
@@ -39,7 +40,7 @@ class APD:
         return site_factors(self.sites, self.parameters)
 
     def compute(self, x: Float[Tensor, "K B d"], step: int) -> dict[str, Float[Tensor, " K"]]:
-        """The losses of one batch, each [K] and detached, ``total`` included; fills every parameter's ``.grad``."""
+        """The losses of one batch, each [K] and detached, ``total`` included; fills every ``.grad``."""
         del step
         if self.fast is not None:
             return self._with_total(self.fast(self.parameters, x))

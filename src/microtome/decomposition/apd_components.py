@@ -15,7 +15,7 @@ Factors = dict[str, tuple[Tensor, Tensor]]
 
 
 def component_rank(target: Target, site: Site, m: int | None) -> int:
-    """``m``, or the original default: min(n_features, n_hidden) + 1 for TMS, the smaller side of the matrix else."""
+    """``m``, or the original default: for TMS min(n_features, n_hidden) + 1, else the smaller side."""
     if m is not None:
         return m
     first = next(iter(target.sites().values())).weight if isinstance(target, TMS) else site.weight
@@ -27,8 +27,8 @@ def xavier_components(
 ) -> Float[Tensor, "K C d_in d_out"]:
     """Normal entries with standard deviation ``gain * sqrt(2 / ((C + 1) d_in d_out))``.
 
-    This is what xavier_normal_ makes of a [1, C, d_in, d_out] array, as the original code calls it. Instance k
-    draws from a stream of its own, so its start does not depend on how many others there are.
+    This is what xavier_normal_ makes of a [1, C, d_in, d_out] array, as the original code calls it. Instance
+    k draws from a stream of its own, so its start does not depend on how many others there are.
     """
     std = gain * (2.0 / ((C + 1) * d_in * d_out)) ** 0.5
     draws = [
@@ -41,8 +41,8 @@ def xavier_components(
 def initial_parameters(target: Target, C: int, m: int | None, gain: float, seed: int) -> dict[str, Tensor]:
     """Leaves for every site with a matrix of its own, drawn by ``xavier_components``.
 
-    ``<site>.A_T [K, C, m, d_in]`` holds A transposed (what every product and norm reads in one go), ``<site>.B``
-    is ``[K, C, m, d_out]``.
+    ``<site>.A_T [K, C, m, d_in]`` holds A transposed (every product and norm reads it in one go),
+    ``<site>.B`` is ``[K, C, m, d_out]``.
     """
     parameters: dict[str, Tensor] = {}
     for name, site in target.sites().items():

@@ -119,7 +119,7 @@ class APDConfig(Config):
     C: PositiveInt
     """Components."""
     m: PositiveInt | None = None
-    """Largest rank of a component; null: min(n_features, n_hidden) + 1 for TMS, the smaller side of a matrix else."""
+    """Largest rank of a component; null: for TMS min(n_features, n_hidden) + 1, else the smaller side."""
     lr_schedule: Literal["constant", "linear", "cosine", "cosine_half", "exponential"] = "constant"
     """`cosine` is the original's quarter wave."""
     lr_exponential_halflife: PositiveFloat | None = None

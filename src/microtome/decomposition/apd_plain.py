@@ -56,7 +56,7 @@ def decomposed_pass(
     x: Float[Tensor, "K B d"],
     mask: Float[Tensor, "K B C"] | Bool[Tensor, "K B C"] | None = None,
 ) -> Pass:
-    """The network with every site's weight replaced by its components, the masked ones only; biases as trained."""
+    """The network with every weight replaced by its components, the masked ones only; biases as trained."""
     record = Pass(x)
     sites = target.sites()
 
@@ -78,7 +78,7 @@ def decomposed_pass(
 def attributions(
     target: Target, factors: Factors, x: Float[Tensor, "K B d"], config: APDConfig, full: Pass | None = None
 ) -> Float[Tensor, "K B C"]:
-    """The configured attributions; gradient ones carry a gradient to the components of their own site only."""
+    """The configured attributions; gradient ones carry a gradient to their own site's components only."""
     if config.attribution_type == "gradient":
         if config.attribution_model == "target":
             base = target_pass(target, x)
@@ -137,7 +137,7 @@ def plain_losses(
 
 
 def compared_activations(target: Target, site_outputs: dict[str, Tensor]) -> dict[str, Tensor]:
-    """What ``act_recon`` compares: all site outputs, of a residual MLP the rectified ``mlp_in`` ones (original code)."""
+    """What ``act_recon`` compares: all site outputs; of a residual MLP the rectified ``mlp_in`` ones."""
     if isinstance(target, ResidMLP):
         return {n: torch.relu(acts) for n, acts in site_outputs.items() if n.endswith("mlp_in")}
     return site_outputs

@@ -1,8 +1,9 @@
 """APD on residual MLPs without the residual stream's width in any batch-sized product of the attributions.
 
-The embeddings are frozen, so they are multiplied into the components first: A_c into what the residual stream
-is written from (W_E and the earlier layers' outputs), B_c into what it is read by (W_U and the later layers).
-Attributions are one forward pass of the effects of all components; the top-k pass multiplies only active pairs.
+The embeddings are frozen, so they are multiplied into the components first: A_c into what the residual
+stream is written from (W_E and the earlier layers' outputs), B_c into what reads it (W_U and the later
+layers). Attributions are one forward pass of the effects of all components; the top-k pass multiplies active
+pairs only.
 """
 
 from dataclasses import dataclass
@@ -73,7 +74,7 @@ class ResidMLPStep:
     def _attributions(
         self, parameters: dict[str, Tensor], summed: dict[str, Tensor], x: Float[Tensor, "K N n"]
     ) -> Float[Tensor, "K N C"]:
-        """Gradient attributions: the effect of every component on every output, carried forward to first order."""
+        """Gradient attributions: every component's effect on every output, carried forward to first order."""
         config = self.config
         if config.attribution_model == "target":
             weights = {name: site.weight for name, site in self.sites.items()}
@@ -154,7 +155,7 @@ class ResidMLPStep:
         batch_size: int,
         losses: dict[str, Tensor],
     ) -> None:
-        """``param_match`` and ``out_recon``, which know the components by their sum; starts every gradient."""
+        """``param_match`` and ``out_recon``, which see the components' sum only; starts every gradient."""
         config = self.config
         by_sum = {}
         total = x.new_zeros(x.shape[0])

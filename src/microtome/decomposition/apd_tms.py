@@ -1,8 +1,8 @@
 """APD on Toy Models of Superposition in closed form: no autograd, no [B, C, m] tensor.
 
-The network is ``relu(x W_0 .. W_{L-1} + b)``, linear up to its end. So the attribution of component c to output
-o is ``relu'_o (x M_c)_o`` with one small matrix ``M_c = sum_l W_{<l} P_{c,l} W_{>l}`` for the whole batch, and a
-row of zeros has no attributions and no reconstruction error.
+The network is ``relu(x W_0 .. W_{L-1} + b)``, linear up to its end. So the attribution of component c to
+output o is ``relu'_o (x M_c)_o`` with one small matrix ``M_c = sum_l W_{<l} P_{c,l} W_{>l}`` for the whole
+batch, and a row of zeros has no attributions and no reconstruction error.
 """
 
 from dataclasses import dataclass
@@ -23,8 +23,10 @@ from microtome.targets.tms import TMS
 
 @dataclass
 class Chain:
-    """The weights W_l of the target and the components P_{c,l}, site by site; ``tied``: the last is the first's
-    transpose and has no entry in ``own``."""
+    """The weights W_l of the target and the components P_{c,l}, site by site.
+
+    ``tied``: the last site is the first one's transpose and has no entry in ``own``.
+    """
 
     weights: list[Float[Tensor, "K _ _"]]
     own: list[Float[Tensor, "K C _ _"]]
@@ -54,15 +56,15 @@ def end_to_end_maps(
 ) -> Float[Tensor, "K n o C"]:
     """``M_c = sum_l W_{<l} P_{c,l} W_{>l}``, components on the last axis."""
     total: Tensor | None = None
-    for l, part in enumerate(parts):
+    for i, part in enumerate(parts):
         term = part.permute(0, 2, 3, 1)
         k, d_in, d_out, c = term.shape
-        if l < len(weights) - 1:
-            after = product(weights[l + 1 :]).transpose(1, 2)
+        if i < len(weights) - 1:
+            after = product(weights[i + 1 :]).transpose(1, 2)
             term = torch.matmul(after.unsqueeze(1), term)
             d_out = after.shape[1]
-        if l > 0:
-            term = torch.bmm(product(weights[:l]), term.reshape(k, d_in, d_out * c))
+        if i > 0:
+            term = torch.bmm(product(weights[:i]), term.reshape(k, d_in, d_out * c))
             term = term.view(k, -1, d_out, c)
         total = term if total is None else total.add_(term)
     assert total is not None
@@ -141,7 +143,7 @@ def _topk_pass(
     config: APDConfig,
     gradients: list[Float[Tensor, "K C _ _"]],
 ) -> tuple[Float[Tensor, " K"], Float[Tensor, "K C"]]:
-    """Mean squared error and samples per component; adds the weighted gradient by every P to ``gradients``."""
+    """Mean squared error and samples per component; adds the weighted gradients by every P."""
     per_mean = 1.0 / (x.shape[1] * truth.shape[2])
     weight = per_mean * (config.topk_recon_coeff or 0.0)
     parts = chain.parts()

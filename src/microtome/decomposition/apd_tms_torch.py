@@ -16,7 +16,7 @@ def relu_attributions(
     bias: Float[Tensor, "K o"],
     maps: Float[Tensor, "K n o C"],
 ) -> tuple[Float[Tensor, "K B o"], Float[Tensor, "K B C"]]:
-    """Target outputs ``relu(x whole + bias)`` and ``A_c = sum_{o open} (x maps_c)_o^2``, open: x gating + bias > 0."""
+    """As ``kernels.apd.relu_attributions``, by dense products over the rows that are not all zero."""
     k, b, n = x.shape
     o, c = maps.shape[2:]
     pre = torch.baddbmm(bias.unsqueeze(1), x, whole)

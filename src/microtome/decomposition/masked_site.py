@@ -1,4 +1,4 @@
-"""A site with only its active (sample, component) pairs multiplied, and a backward that adds to given buffers."""
+"""A site that multiplies its active (sample, component) pairs only; backward adds to given buffers."""
 
 from typing import Any
 

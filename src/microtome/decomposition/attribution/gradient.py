@@ -13,8 +13,8 @@ def gradient_attributions(
     """``A_c = sum_o (sum_l <d out_o / d post_l, pre_l P_{c,l}>)^2``.
 
     ``site_outputs`` (post_l) are the tensors ``output`` was computed from; ``component_outputs`` are
-    ``pre_l P_{c,l}``, and only they carry a gradient on. One backward pass for each output, as in the original
-    APD code; ``attribution.jacobian`` and the closed forms do the same in one go.
+    ``pre_l P_{c,l}``, and only they carry a gradient on. One backward pass for each output, as in the
+    original APD code; the closed forms (``apd_tms``, ``apd_resid_mlp``) do the same in one go.
     """
     names = list(site_outputs)
     posts = [site_outputs[name] for name in names]

@@ -42,8 +42,8 @@ def topk_mask(
 ) -> Bool[Tensor, "K B C"]:
     """The components that are on for each sample.
 
-    ``batch_topk``: the ``int(topk * B)`` largest of each instance's B x C scores, else the ``topk`` largest of
-    each sample; of equal scores the first ones. ``counts`` replaces ``int(topk * B)`` for each instance
+    ``batch_topk``: the ``int(topk * B)`` largest of each instance's B x C scores, else the ``topk`` largest
+    of each sample; of equal scores the first ones. ``counts`` replaces ``int(topk * B)`` for each instance
     (``exact_topk``). ``distil``: the last component is left out of the ranking and always on.
     Source: APD paper, section 2.3, and the original code's ``calc_topk_mask``.
     """
