@@ -1,0 +1,1 @@
+"""Old module names, re-exporting ours: nothing here does anything of its own. See docs/migrating.md."""

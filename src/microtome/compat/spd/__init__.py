@@ -1,0 +1,1 @@
+"""The module names of the original APD code and of the SPD paper's code (package ``spd``)."""

@@ -1,0 +1,1 @@
+"""Training and decomposition scripts by experiment."""
