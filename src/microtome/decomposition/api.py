@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from microtome.core.errors import MicrotomeError
 from microtome.data.images import ArrayData
 from microtome.data.loading import DataSource
-from microtome.decomposition.config import DecompositionConfig, config_from_mapping
+from microtome.decomposition.config import DecompositionConfig, config_from_mapping, method_of
 from microtome.decomposition.decompose import Job, load_job, run_job
 from microtome.decomposition.result import Decomposition, load
 from microtome.targets.module_target import ModuleTarget
@@ -20,7 +20,7 @@ from microtome.targets.network import Target
 
 def decompose(
     model: nn.Module | str | Path,
-    method: str = "spd",
+    method: str | None = None,
     *,
     data: DataSource | Float[Tensor, "n *d"] | None = None,
     sites: Sequence[str] = ("*",),
@@ -35,18 +35,21 @@ def decompose(
     ``model``: your own ``nn.Module`` (its ``nn.Linear`` layers that match ``sites`` are decomposed; it is
     neither changed nor trained), one of our targets, or where a trained target is (``latest``, a run folder,
     a checkpoint file). ``data``: inputs ``[n, ...]`` to draw batches from, or a data source; a target of ours
-    knows its own. ``settings`` are fields of ``SPDConfig`` or ``APDConfig``, on top of ``config``.
+    knows its own. ``method``: ``spd`` (the default, unless ``config`` is for the other) or ``apd``.
+    ``settings`` are fields of ``SPDConfig`` or ``APDConfig``, on top of ``config``.
 
     Raises ``MicrotomeError`` for settings that cannot be, and for a module without data.
     """
     if config is not None and not isinstance(config, Mapping):
         config = config.as_dict()
-    values = {**(config or {}), "method": method, **settings}
+    values = {**(config or {}), **settings}
+    method = values["method"] = method or method_of(values)
     if isinstance(model, nn.Module):
-        values.setdefault("target_module_patterns", list(sites))
-        if method == "spd" and not isinstance(model, Target):
-            values.setdefault("task_config", {"task_name": "target_data"})
-        job = _job_of_module(model, config_from_mapping(values, "settings"), data)
+        if method == "spd":
+            values.setdefault("target_module_patterns", list(sites))
+            if not isinstance(model, Target):
+                values.setdefault("task_config", {"task_name": "target_data"})
+        job = _job_of_module(model, config_from_mapping(values, "settings"), data, sites)
     else:
         if method == "spd":
             values.setdefault("pretrained_model_path", str(model))
@@ -59,12 +62,12 @@ def decompose(
     )
 
 
-def _job_of_module(model: nn.Module, config: DecompositionConfig, data: Any) -> Job:
+def _job_of_module(model: nn.Module, config: DecompositionConfig, data: Any, sites: Sequence[str]) -> Job:
     if data is None:
         raise MicrotomeError("data=None: a module does not know its inputs; pass a tensor [n, ...] of them")
     if isinstance(model, Target):
         return Job.of(config, model, _source(data))
-    patterns = getattr(config, "target_module_patterns", ("*",))
+    patterns = getattr(config, "target_module_patterns", sites)
     return Job.of(config, ModuleTarget(model, patterns), _source(data))
 
 

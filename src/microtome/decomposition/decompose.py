@@ -1,5 +1,6 @@
 """From a configuration to a run folder: find the target and its inputs, train, evaluate, draw."""
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -146,13 +147,21 @@ def run_job(
     set_threads(config.threads)
     method = build_method(job)
     path = Path(out_dir) if out_dir is not None else runs_root / f"{_run_name(job)}-{timestamp()}"
+    existed = path.exists()
     device = next(iter(method.parameters.values())).device
     run = RunFolder.create(
         path, config, command=command, seed=config.seed, device=str(device), kind=f"decompose-{config.method}"
     )
-    run.save_yaml("final_config.yaml", config.as_dict())
-    _copy_target(run, job)
-    return _finish(run, job, method, progress=progress)
+    try:
+        run.save_yaml("final_config.yaml", config.as_dict())
+        _copy_target(run, job)
+        return _finish(run, job, method, progress=progress)
+    except BaseException:
+        if not run.checkpoint_steps():  # nothing to carry on from: leave nothing behind
+            shutil.rmtree(run.path, ignore_errors=True)
+            if existed:  # an empty folder that the user had made
+                run.path.mkdir(parents=True, exist_ok=True)
+        raise
 
 
 def resume(path: str | Path, *, progress: bool = True, data: DataSource | None = None) -> RunFolder:
@@ -165,6 +174,8 @@ def resume(path: str | Path, *, progress: bool = True, data: DataSource | None =
     if checkpoint is None:
         raise CannotLoad(f"{run.path}: holds no checkpoint to carry on from; start the run again")
     step, tensors, extra = checkpoint
+    for left_by_a_kill in run.path.rglob(".*.partial"):
+        left_by_a_kill.unlink(missing_ok=True)
     config = config_from_mapping(run.config, str(run.path / "config.yaml"))
     set_threads(config.threads)
     device = resolve_device(config.device)
@@ -216,6 +227,9 @@ def _finish(
         summary = store_results(run, _decomposition(job, method, run), job.data)
         for path in draw_all(run):
             tracker.image(config.steps, path.stem, path)
+    except KeyboardInterrupt as stop:
+        told = str(stop) or f"Stopped; carry on with `microtome decompose --resume {run.path}`"
+        raise KeyboardInterrupt(told) from None
     finally:
         tracker.finish()
     run.finish(summary)
@@ -251,6 +265,8 @@ def _save_model(run: RunFolder, job: Job, method: SPD | APD, step: int) -> None:
     kept = {n: t for n, t in job.target.state_dict().items() if not n.endswith(decomposed)}
     name = "spd_model" if job.config.method == "apd" else "model"
     state = {**kept, **{n: t.detach() for n, t in method.parameters.items()}}
+    # The original APD code's layout: A itself.
+    state = {n.removesuffix("_T"): t.mT if n.endswith(".A_T") else t for n, t in state.items()}
     run.save_state_dict(f"{name}_{step}.pth", state)
 
 

@@ -132,16 +132,17 @@ class Loop:
                     bar.update(self.step, self._log(losses))
                 else:
                     bar.update(self.step)
+                asked = c.save_freq is not None and self.step % c.save_freq == 0
+                if last or asked or stopped.is_set() or self._save_is_due():
+                    watch.check(self._resume_hint())
+                    self._check_parameters()
+                    if last or asked:  # before the checkpoint: what a kill leaves out is written on resume
+                        self.hooks.saved(self.step)
+                    self.save()
                 if stopped.is_set():
-                    self._stop(watch)
+                    self._stop()
                 if c.image_freq and self.step % c.image_freq == 0 and not last:
                     self.hooks.picture(self.step)
-                asked = c.save_freq is not None and self.step % c.save_freq == 0
-                if last or asked or time.monotonic() - self._saved_at > CHECKPOINT_SECONDS:
-                    watch.check(self._resume_hint())
-                    self.save()
-                if last or asked:
-                    self.hooks.saved(self.step)
 
     def _one_step(self) -> dict[str, Tensor]:
         c = self.config
@@ -172,9 +173,18 @@ class Loop:
     def _resume_hint(self) -> str:
         return f"microtome decompose --resume {self.run.path}" if self.run is not None else ""
 
-    def _stop(self, watch: "_FiniteWatch") -> None:
-        watch.check(self._resume_hint())
-        self.save()
+    def _save_is_due(self) -> bool:
+        return time.monotonic() - self._saved_at > CHECKPOINT_SECONDS
+
+    def _check_parameters(self) -> None:
+        """A finite loss may still have had a gradient that is not: such weights are never saved."""
+        for name, tensor in self.method.parameters.items():
+            if not torch.isfinite(tensor).all():
+                hint = self._resume_hint()
+                back = f" (the last good checkpoint is kept: `{hint}`)" if hint else ""
+                raise Diverged(f"{name}: not finite after step {self.step}; use a smaller lr{back}")
+
+    def _stop(self) -> None:
         where = f"; carry on with `{self._resume_hint()}`" if self.run is not None else ""
         raise KeyboardInterrupt(f"Stopped after step {self.step}, everything saved{where}")
 
