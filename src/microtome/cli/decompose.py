@@ -86,7 +86,8 @@ def _resume(words: Sequence[str]) -> int | None:
     options = Options.from_mapping(parsed.options)
     if options.out_dir is not None:
         raise MicrotomeError("--resume: a resumed run stays in its folder; leave out --out_dir")
-    assert options.resume is not None
+    if options.resume is None:
+        raise MicrotomeError("--resume: needs a run folder, its name, or latest")
     from microtome.core.references import open_run
 
     run = open_run(options.resume, runs_root=options.runs_root, want="decompose")

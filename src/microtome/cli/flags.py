@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 import yaml
 from pydantic import BaseModel
 
-from microtome.core.config import Config, Note, plain_kinds
+from microtome.core.config import NUMBER, Config, Note, plain_kinds
 from microtome.core.config_keys import field_annotation, models_in, nearest
 from microtome.core.errors import MicrotomeError
 
@@ -172,6 +172,8 @@ def read_value(flag: str, words: Sequence[str], annotation: Any) -> Any:
 def _scalar(word: str, kinds: set[Any]) -> Any:
     if word.lower() in ("none", "null", "~") and (type(None) in kinds or Any in kinds):
         return None
+    if not _wants_text(kinds) and NUMBER.fullmatch(word):
+        return int(word) if word.lstrip("+-").isdigit() else float(word)
     if word[:1] in "[{" or not _wants_text(kinds):
         try:
             return yaml.safe_load(word)

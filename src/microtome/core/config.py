@@ -17,7 +17,7 @@ Probability = Annotated[float, Field(ge=0, le=1)]
 Note = Callable[[str], None]
 ConfigType = TypeVar("ConfigType", bound="Config")
 
-_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 
 
 class Config(BaseModel):
@@ -39,7 +39,7 @@ class Config(BaseModel):
 
     @classmethod
     def _whole_number(cls, name: str, value: Any) -> Any:
-        if not isinstance(value, str) or name not in cls.model_fields or not _NUMBER.fullmatch(value.strip()):
+        if not isinstance(value, str) or name not in cls.model_fields or not NUMBER.fullmatch(value.strip()):
             return value
         kinds = plain_kinds(cls.model_fields[name].annotation)
         if int in kinds and not kinds & {str, float} and float(value).is_integer():
