@@ -99,7 +99,7 @@ def _weight_arrays(d: Decomposition) -> Arrays:
 @torch.no_grad()
 def _losses(d: Decomposition, x: Tensor) -> dict[str, Any]:
     """Faithfulness, and output errors under each masking, per instance."""
-    kind = getattr(d.config, "output_loss_type", "mse")
+    kind = "mse" if isinstance(d.config, APDConfig) else d.config.output_loss_type
     wanted = d.target(x)
     weight = x.new_ones(x.shape[:2])
 

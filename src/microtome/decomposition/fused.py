@@ -180,7 +180,7 @@ class _Mask(torch.autograd.Function):
         ctx.save_for_backward(inner, ci, *given)
         library = _library(inner)
         if library is None:
-            numbers = given[0] if given else source_numbers(inner, ctx.key)
+            numbers = _numbers(inner, given, ctx.key)
             return inner * torch.lerp(numbers, torch.ones_like(numbers), ci)
         masked = torch.empty_like(inner)
         library.mask_forward(
@@ -195,7 +195,7 @@ class _Mask(torch.autograd.Function):
         d_masked = d_masked.contiguous()
         library = _library(inner)
         if library is None:
-            numbers = given[0] if given else source_numbers(inner, ctx.key)
+            numbers = _numbers(inner, given, ctx.key)
             mask = torch.lerp(numbers, torch.ones_like(numbers), ci)
             return d_masked * mask, d_masked * inner * (1 - numbers), None
         d_inner, d_ci = torch.empty_like(inner), torch.empty_like(inner)
@@ -204,6 +204,13 @@ class _Mask(torch.autograd.Function):
             _pointer(d_inner), _pointer(d_ci), ctypes.c_long(inner.numel()),
         )  # fmt: skip
         return d_inner, d_ci, None
+
+
+def _numbers(like: Tensor, given: Sequence[Tensor], key: int | None) -> Tensor:
+    if given:
+        return given[0]
+    assert key is not None
+    return source_numbers(like, key)
 
 
 def _source_arguments(given: Sequence[Tensor], key: int | None) -> tuple[Any, ...]:

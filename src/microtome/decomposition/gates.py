@@ -16,7 +16,7 @@ LEAK = 0.01
 
 @dataclass(frozen=True)
 class GateWeights:
-    """Gate MLPs ``g = w_out . gelu(h * w_in + b_in) + b_out``; with H = 0 linear gates ``g = h * w_in + b_out``.
+    """Gate MLPs ``g = w_out . gelu(h * w_in + b_in) + b_out``; for H = 0 linear, ``g = h * w_in + b_out``.
 
     H = 0 is stored as ``w_in`` of width 1 and empty ``b_in``, ``w_out``.
     """

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import FrameType
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -23,6 +23,7 @@ from microtome.data.loading import DataSource
 CHECKPOINT_SECONDS = 30.0
 
 
+@runtime_checkable
 class Method(Protocol):
     """What the loop needs of a decomposition method."""
 
@@ -43,6 +44,7 @@ class Method(Protocol):
         ...
 
 
+@runtime_checkable
 class LoopConfig(Protocol):
     """The fields of a configuration that the loop reads."""
 
@@ -74,9 +76,9 @@ class LoopConfig(Protocol):
 class Hooks:
     """What the caller adds to the loop. Neither may change the training streams."""
 
-    report: Callable[[int], Mapping[str, Tensor]] = lambda step: {}
-    picture: Callable[[int], None] = lambda step: None
-    saved: Callable[[int], None] = lambda step: None
+    report: Callable[[int], Mapping[str, Tensor]] = lambda _: {}
+    picture: Callable[[int], None] = lambda _: None
+    saved: Callable[[int], None] = lambda _: None
     tracker: Tracker = field(default_factory=NoTracker)
     show: bool = True
     title: str = "decompose"

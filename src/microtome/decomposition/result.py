@@ -136,7 +136,8 @@ class Decomposition:
             for name, s in self.sites.items()
         )
         head = "<tr><th>site</th><th>weights</th><th>components</th></tr>"
-        return f"<p>{self.method.upper()} decomposition, {self.n_instances} instances</p><table>{head}{rows}</table>"
+        title = f"{self.method.upper()} decomposition, {self.n_instances} instances"
+        return f"<p>{title}</p><table>{head}{rows}</table>"
 
 
 def load(
@@ -148,7 +149,8 @@ def load(
 ) -> Decomposition:
     """Load a decomposition's run folder (or ``latest``): one call, wherever the folder has been moved to.
 
-    ``module`` stands in for a user's own module that its description cannot make again. Raises ``CannotLoad``.
+    ``module`` stands in for a user's own module that its description cannot make again.
+    Raises ``CannotLoad``.
     """
     run = open_run(str(path), runs_root=Path(runs_root), want="decompose")
     checkpoint = run.latest_checkpoint()

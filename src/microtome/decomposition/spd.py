@@ -15,6 +15,7 @@ from torch import Tensor
 from microtome.core.seeds import generator
 from microtome.decomposition.compaction import Rows, all_rows, compact, zero_stays_zero
 from microtome.decomposition.fused import Source, gate_importance, masked_inner
+from microtome.decomposition.gates import gate_values, upper_leaky
 from microtome.decomposition.losses.faithfulness import faithfulness_loss
 from microtome.decomposition.losses.reconstruction import reconstruction_loss
 from microtome.decomposition.masks import draw_key
@@ -70,7 +71,7 @@ class SPD:
         for tensor in self.parameters.values():
             tensor.requires_grad_(True)
         self.generator = generator(seeds[0], first.device, "masks")
-        self.draw: SourceDraw = draw or (lambda like: draw_key(self.generator))  # noqa: ARG005
+        self.draw: SourceDraw = draw or (lambda _: draw_key(self.generator))
         self._compacts: bool | None = None
 
     def before_step(self) -> None:
@@ -199,9 +200,7 @@ class SPD:
         return torch.stack(values).mean(0)
 
     def _schatten(self, step: _Step) -> Tensor:
-        """``mean over rows of sum_c upper^p (|V_c|^2 + |U_c|^2)``: the SPD paper's code, for language models."""
-        from microtome.decomposition.gates import gate_values, upper_leaky
-
+        """``mean over rows of sum_c upper^p (|V_c|^2 + |U_c|^2)``, as in the SPD paper's code."""
         total = torch.zeros(self.n_instances, dtype=step.output.dtype, device=step.output.device)
         for name, calls in step.inner.items():
             v, u = step.factors[name]

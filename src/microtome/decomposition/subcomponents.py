@@ -16,7 +16,7 @@ Factors = dict[str, tuple[Tensor, Tensor]]
 
 @dataclass(frozen=True)
 class Subcomponents:
-    """For each site ``V [K, d_in, C]`` and ``U [K, C, d_out]`` with ``W ~ V U``, and one gate per subcomponent.
+    """For each site ``V [K, d_in, C]`` and ``U [K, C, d_out]`` with ``W ~ V U``, and C gates.
 
     ``tied`` maps a site to the one whose factors it uses transposed; it has gates of its own.
     """
