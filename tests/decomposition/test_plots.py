@@ -85,6 +85,11 @@ def test_loss_curves_show_mean_and_seeds_and_say_when_all_is_zero(rng):
     assert len(late.lines) == 1
 
 
+def test_counts_of_components_are_drawn_from_zero_on_a_plain_axis():
+    axes = drawn(plots.loss_curves(np.arange(3.0), {"l0/linear1": np.array([[3.0], [2.0], [1.0]])})).axes
+    assert axes[0].get_yscale() == "linear" and axes[0].get_ylim()[0] == 0.0
+
+
 def test_loss_curves_survive_nulls_and_a_single_row():
     gaps = np.array([[1.0, np.nan], [np.nan, np.nan], [0.5, 0.1]])
     figure = drawn(plots.loss_curves(np.arange(3.0), {"total": gaps}))
@@ -103,7 +108,7 @@ def test_recovery_marks_means_counts_and_published_values(rng):
     bars = [c for c in length.collections if c.get_segments()]
     heights = [bar.get_segments()[0][0, 1] for bar in bars]
     np.testing.assert_allclose(heights, np.nanmean(ratio, axis=1))
-    assert any("0.993" in t.get_text() for t in length.get_legend().get_texts())
+    assert [t.get_text() for t in figure.legends[0].get_texts()] == ["SPD paper: MMCS 1.000, ML2R 0.993"]
 
 
 def test_component_weights_share_one_signed_scale(rng):

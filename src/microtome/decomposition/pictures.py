@@ -51,6 +51,7 @@ PUBLISHED: dict[tuple[object, ...], dict[str, tuple[float, float]]] = {
     ("spd", 40, 10): {"SPD paper": (1.000, 1.010)},
 }
 MAX_COMPONENT_PANELS = 15
+MAX_DIAGRAM_PANELS = 10
 MAX_IMAGES = 18
 
 
@@ -142,7 +143,7 @@ def _toy_model(targets: Arrays, left: Arrays, right: Arrays, recovery: Arrays) -
     n_features, n_hidden = target.shape[1:]
     if plots.can_draw_diagram(n_features, n_hidden):
         for k in range(min(len(target), 4)):
-            order, names, left_out = best_first(parts[k], MAX_COMPONENT_PANELS, like=target[k])
+            order, names, left_out = best_first(parts[k], MAX_DIAGRAM_PANELS, like=target[k])
             yield (
                 "tms_combined_diagram" if k == 0 else f"tms_combined_diagram_{k}",
                 plots.tms_combined_diagram(

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from jaxtyping import Float
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from microtome.plotting.style import (
     FAINT,
@@ -24,8 +25,9 @@ def loss_curves(
     steps: Float[np.ndarray, " T"],
     losses: Mapping[str, Float[np.ndarray, "T _"]],
 ) -> Figure:
-    """One panel a loss term over training steps, log axis: a thin line a seed, the mean over seeds bold.
+    """One panel a loss term over training steps: a thin line a seed, the mean over seeds bold.
 
+    Axes are logarithmic but for counts (names that begin with ``l0/``).
     Terms keep their order; values that are not positive leave gaps (nan when a step did not log them).
     """
     rows, columns = grid_shape(len(losses), 4)
@@ -47,7 +49,9 @@ def loss_curves(
             ax.plot(where, lines, color=shade, lw=0.6, alpha=0.35)
         mean = np.nanmean(lines, axis=1)
         ax.plot(where, mean, color=shade, lw=1.6, marker="o" if len(where) == 1 else None)
-        ax.set_yscale("log")
+        # Counts of components can be 0 and span no decades.
+        ax.set(ylim=(0, None)) if name.startswith("l0/") else ax.set_yscale("log")
+        ax.xaxis.set_major_locator(MaxNLocator(4))
         light_grid(ax)
     remove_unused(axes, len(losses))
     n_seeds = max((v.shape[1] for v in losses.values()), default=1)
@@ -84,9 +88,8 @@ def recovery_over_seeds(
             if np.isfinite(known[k]).any():
                 ax.hlines(np.nanmean(known[k]), k - 0.36, k + 0.36, color=PALETTE[6], lw=1.8)
         for index, (name, numbers) in enumerate((reference or {}).items()):
-            ax.axhline(
-                numbers[side], color=colour(index + 1), ls="--", lw=1.1, label=f"{name}: {numbers[side]:.3f}"
-            )
+            label = f"{name}: MMCS {numbers[0]:.3f}, ML2R {numbers[1]:.3f}"
+            ax.axhline(numbers[side], color=colour(index + 1), ls="--", lw=1.1, label=label)
         low = min(0.9, float(np.nanmin(known, initial=1.0)))
         high = max(1.02, float(np.nanmax(known, initial=1.0)))
         room = 0.08 * (high - low)
@@ -107,6 +110,7 @@ def recovery_over_seeds(
                 fontsize=8,
             )
     if reference:
-        for ax in axes.ravel():
-            ax.legend(loc="lower right", fontsize=7.5)
+        figure.legend(
+            *axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=len(reference)
+        )
     return figure
