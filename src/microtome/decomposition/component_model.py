@@ -29,9 +29,7 @@ __all__ = [
     "make_mask_infos",
 ]
 
-CacheType = Literal["none", "input", "component_acts"]
-Sampling = Literal["continuous", "binomial"]
-_OLD_MODES: dict[str, CacheType] = {"target": "none", "components": "none", "input_cache": "input"}
+_OLD_MODES = {"target": "none", "components": "none", "input_cache": "input"}
 
 
 class OutputWithCache(NamedTuple):
@@ -155,10 +153,10 @@ class ComponentModel(nn.Module):
     def forward(
         self,
         x: Float[Tensor, "B *d"],
-        cache_type: CacheType = "none",
+        cache_type: str = "none",
         mask_infos: Mapping[str, MaskInfo] | None = None,
         *,
-        mode: Literal["target", "components", "input_cache"] | None = None,
+        mode: str | None = None,
         module_names: Sequence[str] | None = None,
     ) -> Tensor | OutputWithCache:
         """The target's output; with ``mask_infos`` the sites named there run as their masked components.
@@ -191,7 +189,7 @@ class ComponentModel(nn.Module):
     def calc_causal_importances(
         self,
         pre_weight_acts: Mapping[str, Float[Tensor, "*B d_in"]],
-        sampling: Sampling = "continuous",
+        sampling: str = "continuous",
         detach_inputs: bool = False,
     ) -> CIOutputs:
         """Causal importances of the components at the sites whose inputs are given.
