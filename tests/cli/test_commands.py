@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 import types
 
 import pytest
@@ -231,6 +232,7 @@ def test_ctrl_c_during_a_real_training_leaves_no_folder(tmp_path):
     ) as process:
         while not list(tmp_path.glob("runs/*/metrics.jsonl")):
             assert process.poll() is None
+            time.sleep(0.05)
         process.send_signal(signal.SIGINT)
         assert process.stderr is not None
         text = process.stderr.read()
