@@ -191,8 +191,8 @@ def _report(
         "Five features share two dimensions. The network keeps them apart by laying them out as a pentagon."
     )
     page.picture(target.path / "polygon.png", "The trained targets: one arrow a feature.", "Pentagons")
-    note = "Mean ± standard deviation over seeds. MMCS (mean max cosine similarity) and ML2R (mean L2 ratio): 1 is"
-    page.table("What was recovered", mechanisms, f"{note} perfect.")
+    note = "Mean ± standard deviation over seeds. MMCS: mean max cosine similarity; ML2R: mean L2 ratio."
+    page.table("What was recovered", mechanisms, f"{note} Both are 1 for a perfect decomposition.")
     for method in ("SPD", "APD"):
         page.section(f"Decomposed by {method}")
         _pictures(
