@@ -104,6 +104,7 @@ def test_recovery_marks_means_counts_and_published_values(rng):
         plots.recovery_over_seeds(cosine, ratio, recovered=[5, 4, 5], reference={"SPD paper": (1.0, 0.993)})
     )
     direction, length = figure.axes
+    assert direction.get_ylabel() == "cosine with best component"
     assert [t.get_text() for t in direction.texts] == ["5/5", "4/5", "5/5"]
     bars = [c for c in length.collections if c.get_segments()]
     heights = [bar.get_segments()[0][0, 1] for bar in bars]
@@ -118,6 +119,9 @@ def test_component_weights_share_one_signed_scale(rng):
     assert {image.get_clim() for image in images} == {(-1.0, 1.0)}
     np.testing.assert_allclose(images[2].get_array(), 0.0)
     np.testing.assert_allclose(images[3 + 1].get_array(), parts[1])
+    tiny = drawn(plots.component_weights(rows, parts.sum(0), 0.03 * parts))
+    assert images_of(tiny)[3].get_clim() == pytest.approx((-0.05, 0.05))
+    assert "20 times" in tiny.get_supxlabel()
     across = drawn(plots.component_weights(rows, parts.sum(0), parts, transpose=True))
     np.testing.assert_allclose(images_of(across)[0].get_array(), rows.T)
 

@@ -155,11 +155,13 @@ def heatmap(
     x_ticks: Sequence[str] | None = None,
     y_ticks: Sequence[str] | None = None,
     equal: bool = False,
+    most_ticks: int = 12,
 ) -> Any:
     """Draw a matrix with labelled axes; rows run downwards.
 
     ``signed`` takes the diverging map, symmetric about 0; otherwise the scale starts at 0. ``limit`` is
-    the end of the scale (default: the largest value). A colour bar is added when ``scale_label`` is given.
+    the end of the scale (default: the largest value). A colour bar is added when ``scale_label`` is given;
+    an axis has at most ``most_ticks`` ticks.
     """
     top = symmetric_limit(values) if limit is None else limit
     image = ax.imshow(
@@ -176,7 +178,7 @@ def heatmap(
         (ax.xaxis, values.shape[1], x_ticks),
         (ax.yaxis, values.shape[0], y_ticks),
     ):
-        ticks = integer_ticks(length)
+        ticks = integer_ticks(length, most_ticks)
         axis.set_ticks(ticks, [names[i] for i in ticks] if names is not None else [str(i) for i in ticks])
     if scale_label is not None:
         bar = ax.figure.colorbar(image, ax=ax, fraction=0.05, pad=0.02)

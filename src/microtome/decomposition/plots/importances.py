@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from jaxtyping import Float
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from microtome.plotting.style import (
     FAINT,
@@ -132,6 +133,7 @@ def subnet_categories(counts: Mapping[str, int], n_components: int, n_features: 
     bars = ax.bar(list(names.values()), heights, color=shades, width=0.65)
     ax.bar_label(bars, fontsize=8.5)
     ax.set(ylabel=f"components (of {n_components})", ylim=(0, 1.15 * max(*heights, 1)))
+    ax.yaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set_title(f"{counts['represented']} of {n_features} features have a component of their own")
     light_grid(ax)
     return figure

@@ -88,8 +88,8 @@ def recovery_over_seeds(
             if np.isfinite(known[k]).any():
                 ax.hlines(np.nanmean(known[k]), k - 0.36, k + 0.36, color=PALETTE[6], lw=1.8)
         for index, (name, numbers) in enumerate((reference or {}).items()):
-            label = f"{name}: MMCS {numbers[0]:.3f}, ML2R {numbers[1]:.3f}"
-            ax.axhline(numbers[side], color=colour(index + 1), ls="--", lw=1.1, label=label)
+            words = f"{name}: MMCS {numbers[0]:.3f}, ML2R {numbers[1]:.3f}"
+            ax.axhline(numbers[side], color=colour(index + 1), ls="--", lw=1.1, label=words)
         low = min(0.9, float(np.nanmin(known, initial=1.0)))
         high = max(1.02, float(np.nanmax(known, initial=1.0)))
         room = 0.08 * (high - low)

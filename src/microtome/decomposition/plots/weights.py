@@ -7,6 +7,7 @@ from jaxtyping import Float
 from matplotlib.figure import Figure
 
 from microtome.plotting.style import (
+    FAINT,
     grid_shape,
     heatmap,
     panels,
@@ -68,8 +69,11 @@ def component_weights(
 ) -> Figure:
     """Heatmaps on one signed scale: target weight, sum of components, their difference, and the components.
 
-    ``transpose`` shows outputs downwards. Source: APD paper code's component_weights.
+    Components much smaller than the target are drawn with their values multiplied, which the line below
+    says. ``transpose`` shows outputs downwards. Source: APD paper code's component_weights.
     """
+    limit = symmetric_limit(target)
+    factor = _magnification(limit, symmetric_limit(components)) if components.size else 1
     shown = [target, total, target - total, *components]
     labels = ["Target", "Sum of components", "Target - sum"]
     labels += [f"Component {name}" for name in (names or range(len(components)))]
@@ -77,21 +81,29 @@ def component_weights(
     d_in, d_out = target.shape[::-1] if transpose else target.shape
     height = float(np.clip(1.5 * d_in / d_out, 1.1, 2.4)) + 0.35
     figure, axes = panels(rows, columns, width=1.75, height=height, title=site or None)
-    limit = symmetric_limit(target)
-    image = None
     for index, (ax, values, label) in enumerate(zip(axes.ravel(), shown, labels, strict=False)):
-        image = heatmap(ax, values.T if transpose else values, signed=True, limit=limit, title=label)
+        end = limit if index < 3 else limit / factor
+        turned = values.T if transpose else values
+        heatmap(ax, turned, signed=True, limit=end, title=label, most_ticks=5)
         ax.title.set(fontsize=8.5, fontweight="bold" if index < 3 else "normal")
         ax.tick_params(labelsize=6.5)
         last_row = index + columns >= len(shown)
         ax.set_xlabel(("input" if transpose else "output") if last_row else "", fontsize=8)
         ax.set_ylabel(("output" if transpose else "input") if index % columns == 0 else "", fontsize=8)
     remove_unused(axes, len(shown))
-    if image is not None:
-        bar = figure.colorbar(image, ax=axes.ravel()[: len(shown)].tolist(), fraction=0.02, pad=0.01)
-        bar.set_label("weight", fontsize=8)
-        bar.outline.set_visible(False)  # pyright: ignore[reportCallIssue]
-        bar.ax.tick_params(labelsize=7)
-    if left_out:
-        figure.supxlabel(left_out, fontsize=8)
+    bar = figure.colorbar(
+        axes[0, 0].get_images()[0], ax=axes.ravel()[: len(shown)].tolist(), fraction=0.02, pad=0.01
+    )
+    bar.set_label("weight", fontsize=8)
+    bar.outline.set_visible(False)  # pyright: ignore[reportCallIssue]
+    bar.ax.tick_params(labelsize=7)
+    magnified = f"Components are drawn {factor} times enlarged in value. " if factor > 1 else ""
+    if magnified + left_out:
+        figure.supxlabel(magnified + left_out, fontsize=8, color=FAINT)
     return figure
+
+
+def _magnification(target: float, components: float) -> int:
+    """A round factor that brings the components near the target's scale; 1 within half of it."""
+    factors = [1, 2, 5, 10, 20, 50, 100, 1000]
+    return max(f for f in factors if f == 1 or f * components <= target)
