@@ -100,7 +100,8 @@ def load_job(config: DecompositionConfig, *, runs_root: Path = Path("runs"), mod
     device = resolve_device(config.device)
     loaded = load_target(path, runs_root=runs_root, device=device)
     spec = dict(loaded.data or {})
-    kind = {"sparse_features": ("tms", "residual_mlp", "resid_mlp")}.get(spec.get("kind", ""), ("digits",))
+    kinds = {"tms": ("tms",), "resid_mlp": ("residual_mlp", "resid_mlp")}
+    kind = kinds.get(str(loaded.target.spec()["kind"]), ("digits",))
     if task is not None and task.task_name not in (*kind, "target_data"):
         raise bad_value(
             "task_config.task_name",
