@@ -39,10 +39,29 @@ static inline float tail(float m) {
   return q * t - 9.998808022e-05f;
 }
 
+/* z * Phi(z) with Phi = 1/2 + z R(z^2), R a minimax polynomial for |z| <= 5.6; absolute error 3e-8 before
+ * rounding.  Cheaper than the exponential, which the derivative needs and this does not. */
 static inline float gelu(float z) {
-  float m = fabsf(z);
-  float below = exp_negative(-0.5f * z * z) * tail(m);
-  return z * (z > 0.0f ? 1.0f - below : below);
+  float m = z > 5.6f ? 5.6f : z;
+  m = m < -5.6f ? -5.6f : m;
+  const float v = m * m * (float)(2.0 / (5.6 * 5.6)) - 1.0f;
+  float r = -2.734108362e-04f;
+  r = r * v + 8.122309134e-04f;
+  r = r * v - 8.127407300e-04f;
+  r = r * v + 8.930908085e-04f;
+  r = r * v - 2.630596949e-03f;
+  r = r * v + 5.230657691e-03f;
+  r = r * v - 7.690669200e-03f;
+  r = r * v + 1.103828915e-02f;
+  r = r * v - 1.570419523e-02f;
+  r = r * v + 2.092757205e-02f;
+  r = r * v - 2.632033751e-02f;
+  r = r * v + 3.197162389e-02f;
+  r = r * v - 3.834490193e-02f;
+  r = r * v + 4.698080443e-02f;
+  r = r * v - 6.305130041e-02f;
+  r = r * v + 1.262595952e-01f;
+  return z * (0.5f + m * r);
 }
 
 static inline float lower_leaky(float g) { return g <= 0.0f ? 0.01f * g : (g < 1.0f ? g : 1.0f); }
