@@ -9,6 +9,7 @@ from jaxtyping import Float, Int
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
 from microtome.plotting.style import (
     FAINT,
@@ -57,6 +58,7 @@ def unified_grid(
     pre_activation: bool = False,
     summary_only: bool = False,
     ci_threshold: float = 0.1,
+    seed_name: str = "",
 ) -> Figure:
     """An overview row (one panel a family, a line a neuron or component), then a panel each.
 
@@ -70,7 +72,8 @@ def unified_grid(
     rows = [SPAN] + [-(-block.values.shape[1] // COLUMNS) for block in blocks if block.values is not None]
     figure, slots = _layout(rows, figsize_per_subplot)
     top = 1 - 0.12 / figure.get_figheight()
-    figure.suptitle(f"Feature {feature}, {site}", x=0.01, y=top, ha="left", va="top")
+    heading = ", ".join(filter(None, (f"Feature {feature}", site, seed_name)))
+    figure.suptitle(heading, x=0.01, y=top, ha="left", va="top")
     for slot, family in zip(range(0, COLUMNS, SPAN), families, strict=True):
         ax = figure.add_subplot(slots[0][:, slot : slot + SPAN])
         _overview(ax, family, data.magnitudes, feature)
@@ -177,15 +180,15 @@ def _limits(values: np.ndarray | None) -> tuple[float, float] | None:
 
 
 def _importance_limits(values: np.ndarray | None) -> tuple[float, float]:
-    # The lower-leaky sigmoid goes below 0, far below for strongly negative gates.
+    # The lower-leaky sigmoid goes below 0, for strongly negative gates too far to show.
     lowest = 0.0 if values is None or not values.size else min(0.0, float(values.min()))
-    return 1.1 * lowest - 0.04, 1.04
+    return max(lowest, -0.1) - 0.04, 1.04
 
 
 def _layout(rows: Sequence[int], panel: tuple[float, float]) -> tuple[Figure, list[Any]]:
     """A figure with one grid of slots a block; margins are inches, so that any panel size reads alike."""
     width, height = panel
-    left, right, top, bottom, between, gap_x, gap_y = 0.6, 0.2, 0.75, 0.5, 0.85, 0.22, 0.32
+    left, right, top, bottom, between, gap_x, gap_y = 0.85, 0.2, 0.75, 0.5, 0.85, 0.22, 0.32
     total_width = left + COLUMNS * width + right
     total = top + sum(n * height for n in rows) + between * (len(rows) - 1) + bottom
     figure = Figure(figsize=(total_width, total))
@@ -254,5 +257,6 @@ def _one_each(figure: Figure, slots: Any, family: _Family, magnitudes: np.ndarra
             ax.xaxis.set_visible(False)
     assert first is not None
     first.set_xlim(magnitudes[0], magnitudes[-1])
+    first.xaxis.set_major_locator(MaxNLocator(2))
     if family.limits is not None:
         first.set_ylim(*family.limits)

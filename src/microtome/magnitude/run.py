@@ -71,6 +71,7 @@ def draw(
                 pre_activation=config.pre_activation,
                 summary_only=config.summary_only,
                 ci_threshold=config.ci_threshold,
+                seed_name=f"seed {config.instance} of {len(sweep.outputs)}" if len(sweep.outputs) > 1 else "",
             )
             most = int(MAX_PIXELS / max(figure.get_size_inches()))
             if most < round(config.dpi * scale):
@@ -130,4 +131,5 @@ def _components(
 
 
 def _model_id(found: Decomposition, config: MagnitudeConfig) -> str:
-    return found.run.path.name if found.run is not None else Path(config.model_path).stem
+    name = found.run.path.name if found.run is not None else Path(config.model_path).stem
+    return name.removeprefix("decompose-")
