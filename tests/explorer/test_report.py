@@ -191,11 +191,13 @@ def test_a_run_folder_becomes_a_report(tmp_path, png):
         tmp_path / "run", Settings(), kind="decompose-spd", command=["microtome", "decompose"]
     )
     (run.path / "plots").mkdir()
-    for name in ("loss_curves", "tms_combined_diagram", "own_drawing"):
+    for name in ("loss_curves", "loss_curves_s50", "tms_combined_diagram", "own_drawing"):
         (run.path / "plots" / f"{name}.png").write_bytes(png.read_bytes())
     unfinished = write_report(run).read_text(encoding="utf-8")
     assert "has not finished" in unfinished
-    run.finish({"mmcs": 0.9987, "alive": {"linear1": 5}, "seeds": [{"seed": 0, "mmcs": 1.0}], "list": [1, 2]})
+    run.finish(
+        {"mmcs": 0.9987, "alive": {"linear1": 5}, "seeds": [{"seed": 0, "mmcs": 1.0}], "l0": [1.0, 2.0]}
+    )
     page = Page(write_report(run.path, tmp_path / "r.html").read_text(encoding="utf-8"))
     assert [image["alt"].split(":")[0] for image in page.all("img")] == [
         "tms_combined_diagram",
@@ -203,6 +205,7 @@ def test_a_run_folder_becomes_a_report(tmp_path, png):
         "own_drawing",
     ]
     words = page.words
+    assert {"1.500", "0.7071", "1.000, 2.000"} <= set(words)
     assert {"mmcs", "0.9987", "alive.linear1", "microtome decompose", "steps"} <= set(words)
     with pytest.raises(CannotLoad):
         write_report(tmp_path / "nowhere")

@@ -1,10 +1,12 @@
 """The report of one run folder: its summary, its pictures in reading order, and how to look further."""
 
+import re
 from pathlib import Path
+from statistics import fmean, stdev
 from typing import Any
 
 from microtome.core.runs import RunFolder
-from microtome.explorer.page import Report
+from microtome.explorer.page import Report, format_value
 
 __all__ = ["CAPTIONS", "Report", "run_report", "write_report"]
 
@@ -46,7 +48,7 @@ def run_report(run: RunFolder) -> Report:
     report = Report(run.path.name, f"A run of kind {run.kind}.{state}")
     numbers, others = _flat(run.summary)
     if numbers:
-        report.section("Numbers").table("Summary", [{"measure": k, "value": v} for k, v in numbers.items()])
+        report.section("Numbers").table("Summary", [_summary_row(k, v) for k, v in numbers.items()])
     for name, rows in others.items():
         report.table(name, rows)
     pictures = _in_reading_order(sorted((run.path / "plots").glob("*.png")))
@@ -86,8 +88,21 @@ def _flat(
         elif isinstance(value, list) and value and all(isinstance(row, dict) for row in value):
             tables[name] = value
         else:
-            numbers[name] = _words(value)
+            numbers[name] = value
     return numbers, tables
+
+
+def _summary_row(name: str, value: Any) -> dict[str, Any]:
+    """One measure: its value, or mean, standard deviation and values over seeds."""
+    if isinstance(value, list) and value and all(isinstance(v, int | float) for v in value):
+        sd = stdev(value) if len(value) > 1 else None
+        return {
+            "measure": name,
+            "value": fmean(value),
+            "sd": sd,
+            "seeds": ", ".join(map(format_value, value)),
+        }
+    return {"measure": name, "value": _words(value), "sd": None, "seeds": None}
 
 
 def _rank(stem: str) -> int:
@@ -96,7 +111,10 @@ def _rank(stem: str) -> int:
 
 
 def _in_reading_order(pictures: list[Path]) -> list[Path]:
-    return sorted(pictures, key=lambda p: (_rank(p.stem), p.stem))
+    """By the captions' order, without the states of a picture at earlier steps (``<name>_s<step>``)."""
+    last = {picture.stem for picture in pictures}
+    kept = [p for p in pictures if re.sub(r"_s\d+$", "", p.stem) not in last - {p.stem}]
+    return sorted(kept, key=lambda p: (_rank(p.stem), p.stem))
 
 
 def _caption(stem: str) -> str:
