@@ -1,0 +1,51 @@
+"""The examples run from top to bottom, with few steps."""
+
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+
+from microtome.decomposition import decompose as decompose_module
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("examples")
+
+
+def run(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch, *words: str) -> None:
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "argv", [name, *words])
+    monkeypatch.setattr(decompose_module, "draw_all", lambda run: [])
+    runpy.run_path(str(EXAMPLES / name), run_name="__main__")
+
+
+def test_train_and_decompose_tms(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    run("train_and_decompose_tms.py", folder, monkeypatch, "5")
+    assert "of 5 mechanisms" in capsys.readouterr().out
+
+
+def test_load_and_inspect(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    """Of the newest run, which the example before left there."""
+    if not (folder / "runs").exists():
+        run("train_and_decompose_tms.py", folder, monkeypatch, "5")
+    run("load_and_inspect.py", folder, monkeypatch)
+    shown = capsys.readouterr().out
+    assert "linear1" in shown and "with causal-importance masks" in shown
+
+
+def test_decompose_your_own_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    run("decompose_your_own_module.py", tmp_path, monkeypatch, "3")
+    shown = capsys.readouterr().out
+    accuracy = float(shown.split("the network ")[1].split("%")[0])
+    assert accuracy > 90
+
+
+def test_each_is_short() -> None:
+    examples = sorted(EXAMPLES.glob("*.py"))
+    assert examples
+    for example in examples:
+        assert len(example.read_text().splitlines()) < 60, example.name
