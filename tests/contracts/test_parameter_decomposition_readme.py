@@ -162,6 +162,15 @@ def without_pictures(monkeypatch: Patch) -> None:
     monkeypatch.setattr(decompose_module, "draw_all", lambda run: [])
 
 
+@pytest.mark.usefixtures("without_pictures")
+def test_latest_spares_the_editing(trained: Path, tmp_path: Path) -> None:
+    words = ["local_tms_topk_config", "--task_config.pretrained_model_path", "latest", "--steps", "1"]
+    words += ["--batch_size", "16", "--C", "3", "--m", "1", "--image_on_first_step", "false", "--quiet"]
+    where = ["--runs_root", str(trained.parent), "--out_dir", str(tmp_path / "run")]
+    assert main(["decompose", *words, *where]) == 0
+    assert microtome.load(tmp_path / "run").n_instances == 3
+
+
 OLD_APD = {
     "topk": 1,
     "batch_size": 32,

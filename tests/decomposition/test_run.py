@@ -7,6 +7,8 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ from torch import Tensor, nn
 
 import microtome
 from microtome.cli.main import main
-from microtome.core.errors import Diverged, MicrotomeError
+from microtome.core.errors import CannotLoad, Diverged, MicrotomeError
 from microtome.core.runs import RunFolder
 from microtome.core.tensor_files import write_torch
 from microtome.data.loading import data_from_spec
@@ -30,6 +32,7 @@ from microtome.targets.tms import TMS
 from microtome.training.config import TMSTrainConfig
 
 Captured, Patch = pytest.CaptureFixture[str], pytest.MonkeyPatch
+Whole = Callable[[str], RunFolder]
 STEPS, KILLED_AT, SAVED = 60, 37, 10
 SETTINGS: dict[str, dict[str, Any]] = {
     "spd": {
@@ -54,9 +57,11 @@ SETTINGS: dict[str, dict[str, Any]] = {
 COMMON = {"steps": STEPS, "batch_size": 64, "print_freq": 7, "save_freq": SAVED, "lr": 3e-3}
 
 
-@pytest.fixture(autouse=True)
-def without_pictures(monkeypatch: Patch) -> None:
-    monkeypatch.setattr(decompose_module, "draw_all", lambda run: [])
+@pytest.fixture(scope="module", autouse=True)
+def without_pictures() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(decompose_module, "draw_all", lambda run: [])
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +85,12 @@ def settings(method: str, target: Path, **more: Any) -> dict[str, Any]:
 def start(method: str, target: Path, out: Path, **more: Any) -> RunFolder:
     config = config_from_mapping(settings(method, target, **more))
     return run_config(config, out_dir=out, progress=False)
+
+
+@pytest.fixture(scope="module")
+def whole(target: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], RunFolder]:
+    """By method: the run that nothing disturbed."""
+    return cache(lambda method: start(method, target, tmp_path_factory.mktemp("whole") / method))
 
 
 def write_yaml(path: Path, values: dict[str, Any]) -> Path:
@@ -121,8 +132,7 @@ sys.exit(main(["decompose", sys.argv[1], "--out_dir", sys.argv[2], "--quiet"]))
 
 
 @pytest.mark.parametrize("method", ["spd", "apd"])
-def test_killed_and_resumed_is_the_same_run(method: str, target: Path, tmp_path: Path) -> None:
-    whole = start(method, target, tmp_path / "whole")
+def test_killed_and_resumed_is_the_same_run(method: str, target: Path, whole: Whole, tmp_path: Path) -> None:
     config = write_yaml(tmp_path / "config.yaml", settings(method, target))
     child = [sys.executable, "-c", CHILD.format(killed_at=KILLED_AT), str(config), str(tmp_path / "killed")]
     ended = subprocess.run(child, capture_output=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
@@ -135,15 +145,14 @@ def test_killed_and_resumed_is_the_same_run(method: str, target: Path, tmp_path:
     metrics = run.path / "metrics.jsonl"
     metrics.write_text(metrics.read_text() + '{"step": 36, "tot')
     assert main(["decompose", "--resume", str(run.path), "--quiet"]) == 0
-    assert_same_run(run, whole)
+    assert_same_run(run, whole(method))
     assert list(run.path.rglob("*.partial")) == []
 
 
-def test_resuming_the_whole_state_twice_changes_nothing(target: Path, tmp_path: Path) -> None:
-    """A finished run resumed through Python only evaluates again."""
-    whole = start("spd", target, tmp_path / "whole")
-    before, metrics, summary = tensors(whole), whole.metrics(), whole.summary
-    again = resume(whole.path, progress=False)
+def test_resuming_a_finished_run_only_evaluates_again(whole: Whole) -> None:
+    run = whole("spd")
+    before, metrics, summary = tensors(run), run.metrics(), run.summary
+    again = resume(run.path, progress=False)
     assert all(torch.equal(before[name], tensor) for name, tensor in tensors(again).items())
     assert (again.metrics(), again.summary) == (metrics, summary)
 
@@ -163,11 +172,11 @@ def interrupt_at(step: int, monkeypatch: Patch) -> None:
 def test_ctrl_c_saves_and_says_how_to_go_on(
     step: int,
     target: Path,
+    whole: Whole,
     tmp_path: Path,
     monkeypatch: Patch,
     capsys: Captured,
 ) -> None:
-    whole = start("spd", target, tmp_path / "whole")
     config = write_yaml(tmp_path / "config.yaml", settings("spd", target))
     with monkeypatch.context() as patch:
         interrupt_at(step, patch)
@@ -179,7 +188,7 @@ def test_ctrl_c_saves_and_says_how_to_go_on(
     assert "\n" not in message and str(step + 1) in message
     assert run.checkpoint_steps()[-1] == step + 1  # the step under way is finished first
     assert main(["decompose", "--resume", str(out), "--quiet"]) == 0
-    assert_same_run(run, whole)
+    assert_same_run(run, whole("spd"))
     assert (run.path / f"model_{STEPS}.pth").is_file()
     assert main(["decompose", "--resume", str(out), "--quiet"]) == 0
     assert "finished already" in capsys.readouterr().out
@@ -229,9 +238,8 @@ def test_weights_that_turned_nan_are_never_saved(target: Path, tmp_path: Path, m
 
 
 def test_a_moved_run_loads_and_goes_on_without_its_target(
-    target: Path, tmp_path: Path, monkeypatch: Patch
+    target: Path, whole: Whole, tmp_path: Path, monkeypatch: Patch
 ) -> None:
-    whole = start("apd", target, tmp_path / "whole")
     mine = tmp_path / "target"
     shutil.copytree(target, mine)
     with monkeypatch.context() as patch:
@@ -246,7 +254,18 @@ def test_a_moved_run_loads_and_goes_on_without_its_target(
     x = torch.rand(2, 3, 5)
     loaded = microtome.load_target(target)
     torch.testing.assert_close(d.target(x), loaded.target(x))
-    assert_same_run(resume(moved, progress=False), whole)
+    assert_same_run(resume(moved, progress=False), whole("apd"))
+
+
+def test_a_cut_off_checkpoint_is_passed_over_for_the_one_before(target: Path, tmp_path: Path) -> None:
+    run = start("spd", target, tmp_path / "run", steps=20)
+    newest, before = (run.path / "checkpoints" / f"step_{n}.safetensors" for n in (20, 10))
+    newest.write_bytes(newest.read_bytes()[:500])
+    assert torch.isfinite(microtome.load(run.path).component_weights("linear1")).all()
+    before.write_bytes(b"")
+    with pytest.raises(CannotLoad, match=r"step_10.safetensors: truncated") as error:
+        microtome.load(run.path)
+    assert "\n" not in str(error.value)
 
 
 def test_a_folder_that_holds_something_is_refused(target: Path, tmp_path: Path) -> None:
@@ -304,9 +323,8 @@ def test_a_disk_that_is_full_at_the_start_leaves_nothing(
 
 
 def test_a_disk_that_fills_up_keeps_the_last_checkpoint(
-    target: Path, tmp_path: Path, monkeypatch: Patch
+    target: Path, whole: Whole, tmp_path: Path, monkeypatch: Patch
 ) -> None:
-    whole = start("spd", target, tmp_path / "whole")
     with monkeypatch.context() as patch:
         fill_disk(patch, 10)  # five files of the start, step 0, and two steps with a model file each
         with pytest.raises(MicrotomeError, match="the disk is full"):
@@ -314,7 +332,7 @@ def test_a_disk_that_fills_up_keeps_the_last_checkpoint(
     run = RunFolder.open(tmp_path / "run")
     assert run.checkpoint_steps()[-1] == 20
     assert list(run.path.rglob("*.partial")) == []
-    assert_same_run(resume(run.path, progress=False), whole)
+    assert_same_run(resume(run.path, progress=False), whole("spd"))
 
 
 # -- a module of one's own ---------------------------------------------------------------------------------
