@@ -61,9 +61,9 @@ class ResidMLPStep:
             full_scores[:, :-1], config.topk, config.batch_topk, config.distil_from_target, counts
         )
         uses = mask.sum(dim=1).to(x.dtype)
-        self._whole_weight_losses(parameters, summed, kept, x.shape[1], losses)
         if config.schatten_coeff is not None:
             losses["schatten"] = self._schatten(parameters, uses, x.shape[1])
+        self._whole_weight_losses(parameters, summed, kept, x.shape[1], losses)
         if config.topk_recon_coeff is not None or config.act_recon_coeff is not None:
             active = take_rows(mask, rows)
             losses.update(self._topk_losses(parameters, kept, Pairs(active), x.shape[1]))
@@ -155,7 +155,7 @@ class ResidMLPStep:
         batch_size: int,
         losses: dict[str, Tensor],
     ) -> None:
-        """``param_match`` and ``out_recon``, which see the components' sum only; starts every gradient."""
+        """``param_match`` and ``out_recon``, which see the components' sum only; adds their gradients."""
         config = self.config
         by_sum = {}
         total = x.new_zeros(x.shape[0])
@@ -178,13 +178,15 @@ class ResidMLPStep:
             a, b = parameters[f"{name}.A_T"], parameters[f"{name}.B"]
             k, c, m, d_in = a.shape
             grad_a, grad_b = self._buffer(f"{name}.A_T", a), self._buffer(f"{name}.B", b)
-            torch.bmm(b.view(k, c * m, -1), gradient.transpose(1, 2), out=grad_a.view(k, c * m, d_in))
-            torch.bmm(a.view(k, c * m, d_in), gradient, out=grad_b.view(k, c * m, -1))
+            started = int(config.schatten_coeff is not None)  # then the buffers hold its gradients already
+            flat_a, flat_b = a.view(k, c * m, d_in), b.view(k, c * m, -1)
+            grad_a.view_as(flat_a).baddbmm_(flat_b, gradient.transpose(1, 2), beta=started)
+            grad_b.view_as(flat_b).baddbmm_(flat_a, gradient, beta=started)
 
     def _schatten(
         self, parameters: dict[str, Tensor], uses: Float[Tensor, "K C"], batch_size: int
     ) -> Float[Tensor, " K"]:
-        """The loss; adds its gradients."""
+        """The loss; starts the gradients with its own."""
         config = self.config
         assert config.schatten_coeff is not None and config.schatten_pnorm is not None
         total = uses.new_zeros(uses.shape[0])
@@ -195,8 +197,8 @@ class ResidMLPStep:
             loss, slope = schatten_from_counts(size_a * size_b, uses, batch_size, config.schatten_pnorm)
             total += loss
             slope *= 2.0 * config.schatten_coeff / (self.n_params * batch_size)
-            self.buffers[f"{name}.A_T"].addcmul_(a, (slope * size_b).unsqueeze(-1))
-            self.buffers[f"{name}.B"].addcmul_(b, (slope * size_a).unsqueeze(-1))
+            torch.mul(a, (slope * size_b).unsqueeze(-1), out=self._buffer(f"{name}.A_T", a))
+            torch.mul(b, (slope * size_a).unsqueeze(-1), out=self._buffer(f"{name}.B", b))
         return total / (self.n_params * batch_size)
 
     def _topk_losses(
