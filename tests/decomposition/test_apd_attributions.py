@@ -82,6 +82,13 @@ def test_gradient_attributions_are_the_squared_first_order_effects(model: str) -
         torch.testing.assert_close(got[..., c], effect.square().sum(-1), rtol=1e-5, atol=1e-8)
 
 
+def test_attributions_can_be_asked_for_where_gradients_are_off() -> None:
+    method = _method(_tms())
+    with torch.no_grad():
+        quiet = method.attributions(_x())
+    torch.testing.assert_close(quiet, method.attributions(_x()))
+
+
 def test_ablation_attributions_are_the_errors_of_networks_without_the_component() -> None:
     target = _tms()
     method = _method(target, attribution_type="ablation")

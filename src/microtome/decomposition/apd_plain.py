@@ -1,6 +1,6 @@
 """APD written out as its equations stand, on any target. The fast paths are measured against it."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from jaxtyping import Bool, Float
@@ -36,17 +36,24 @@ class Pass:
         return Pass(self.output.detach(), self.inputs, acts, self.component_outputs)
 
 
-def target_pass(target: Target, x: Float[Tensor, "K B d"]) -> Pass:
-    """The network as trained; site outputs are leaves of the graph, so that they can be differentiated by."""
+def reference_pass(
+    target: Target, x: Float[Tensor, "K B d"], weights: dict[str, Float[Tensor, "K _ _"]] | None = None
+) -> Pass:
+    """The network as trained, or with other weights in its sites.
+
+    Site outputs can be differentiated by, whether or not gradients are on; the weights cannot.
+    """
     record = Pass(x)
     sites = target.sites()
 
     def run(name: str, value: Tensor) -> Tensor:
+        site = sites[name] if weights is None else replace(sites[name], weight=weights[name].detach())
         record.inputs[name] = value
-        record.site_outputs[name] = sites[name].apply(value).requires_grad_()
+        record.site_outputs[name] = site.apply(value).requires_grad_()
         return record.site_outputs[name]
 
-    record.output = target(x, run)
+    with torch.enable_grad():
+        record.output = target(x, run)
     return record
 
 
@@ -75,15 +82,18 @@ def decomposed_pass(
     return record
 
 
+def summed(factors: Factors) -> dict[str, Float[Tensor, "K _ _"]]:
+    """``sum_c A_c B_c`` of every site."""
+    return {name: torch.einsum("kcim,kcmo->kio", a, b) for name, (a, b) in factors.items()}
+
+
 def attributions(
     target: Target, factors: Factors, x: Float[Tensor, "K B d"], config: APDConfig, full: Pass | None = None
 ) -> Float[Tensor, "K B C"]:
     """The configured attributions; gradient ones carry a gradient to their own site's components only."""
     if config.attribution_type == "gradient":
-        if config.attribution_model == "target":
-            base = target_pass(target, x)
-        else:
-            base = decomposed_pass(target, factors, x)
+        decomposed = config.attribution_model == "decomposed"
+        base = reference_pass(target, x, summed(factors) if decomposed else None)
         outputs = {}
         for name, value in base.inputs.items():
             weights = factors[name][0] @ factors[name][1]
@@ -103,13 +113,13 @@ def plain_losses(
     """Every configured loss [K] with its graph, without ``total``."""
     sites = target.sites()
     n_params = parameter_count(sites)
-    truth = target_pass(target, x).detached()
+    truth = reference_pass(target, x).detached()
     full = decomposed_pass(target, factors, x)
     scores = attributions(target, factors, x, config, full)
     losses: dict[str, Tensor] = {}
     if config.param_match_coeff is not None:
-        summed = {name: torch.einsum("kcim,kcmo->kio", a, b) for name, (a, b) in factors.items()}
-        losses["param_match"] = param_match(summed, {n: s.weight for n, s in sites.items()}, n_params)
+        weights = {name: site.weight for name, site in sites.items()}
+        losses["param_match"] = param_match(summed(factors), weights, n_params)
     if config.out_recon_coeff is not None:
         losses["out_recon"] = output_recon(full.output, truth.output)
     mask, chosen, per_pair = None, full, None

@@ -20,7 +20,8 @@ def gradient_attributions(
     posts = [site_outputs[name] for name in names]
     total: Tensor | None = None
     for o in range(output.shape[-1]):
-        gradients = torch.autograd.grad(output[..., o].sum(), posts, retain_graph=True)
+        with torch.enable_grad():  # also for callers that want values only
+            gradients = torch.autograd.grad(output[..., o].sum(), posts, retain_graph=True)
         score = sum(
             torch.einsum("kbd,kbcd->kbc", gradient, component_outputs[name])
             for gradient, name in zip(gradients, names, strict=True)
