@@ -75,10 +75,17 @@ def _instances(config: DecompositionConfig, available: int) -> list[int]:
     return list(config.instances)
 
 
-def load_job(config: DecompositionConfig, *, runs_root: Path = Path("runs"), model: str | None = None) -> Job:
+def load_job(
+    config: DecompositionConfig,
+    *,
+    runs_root: Path = Path("runs"),
+    model: str | None = None,
+    relative_to: Path | None = None,
+) -> Job:
     """Load the target that the configuration names (or ``model``) and the inputs to decompose it on.
 
-    Raises ``MicrotomeError`` when there is none, or the task does not fit it.
+    A path that is not found from the working folder is looked for from ``relative_to``. Raises
+    ``MicrotomeError`` when there is none, or the task does not fit it.
     """
     task = config.task_config
     path = (
@@ -98,7 +105,7 @@ def load_job(config: DecompositionConfig, *, runs_root: Path = Path("runs"), mod
             "pretrained_model_path", None, "no target", "give a run folder, a checkpoint, or `latest`"
         )
     device = resolve_device(config.device)
-    loaded = load_target(path, runs_root=runs_root, device=device)
+    loaded = load_target(path, runs_root=runs_root, relative_to=relative_to, device=device)
     spec = dict(loaded.data or {})
     kinds = {"tms": ("tms",), "resid_mlp": ("residual_mlp", "resid_mlp")}
     kind = kinds.get(str(loaded.target.spec()["kind"]), ("digits",))
@@ -127,11 +134,15 @@ def run_config(
     *,
     runs_root: str | Path = Path("runs"),
     out_dir: str | Path | None = None,
+    relative_to: Path | None = None,
     command: Sequence[str] = (),
     progress: bool = True,
 ) -> RunFolder:
-    """Decompose as the configuration says; returns the finished run folder."""
-    job = load_job(config, runs_root=Path(runs_root))
+    """Decompose as the configuration says; returns the finished run folder.
+
+    ``relative_to``: the folder of the file that the configuration was read from.
+    """
+    job = load_job(config, runs_root=Path(runs_root), relative_to=relative_to)
     return run_job(job, runs_root=Path(runs_root), out_dir=out_dir, command=command, progress=progress)
 
 

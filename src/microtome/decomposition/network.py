@@ -108,7 +108,7 @@ class FoldedResidMLP:
         stream = Stream(((x, self.embed),), self.products)
         for index in range(len(target.layers)):
             name = f"layers.{index}.mlp_in"
-            neurons = multiply_terms(terms(name, stream))
+            neurons = self._sum(x, terms(name, stream))
             bias = self.all_sites[name].bias
             neurons = target.act_fn(neurons if bias is None else neurons + bias.unsqueeze(1))
             name = f"layers.{index}.mlp_out"
@@ -116,8 +116,19 @@ class FoldedResidMLP:
             bias = self.all_sites[name].bias
             if bias is not None:
                 stream = stream.plus([(x.new_ones(*x.shape[:2], 1), bias.unsqueeze(1))])
-        out = multiply_terms(stream.project_terms(self.unembed))
+        out = self._sum(x, stream.project_terms(self.unembed))
         return target.act_fn(out) if target.config.apply_output_act_fn else out
+
+    def _sum(self, x: Tensor, terms: list[Term]) -> Tensor:
+        """The terms multiplied out; what the input alone gives is the same in every pass of a step."""
+        start, rest = None, []
+        for coefficients, matrix in terms:
+            if coefficients is x and not matrix.requires_grad:
+                part = self.products.of_rows(x, matrix)
+                start = part if start is None else start + part
+            else:
+                rest.append((coefficients, matrix))
+        return multiply_terms(rest, start)
 
 
 Network = PlainNetwork | FoldedResidMLP

@@ -15,20 +15,18 @@ from torch import Tensor
 Term = tuple[Tensor, Tensor]
 
 
-def multiply_terms(terms: Sequence[Term]) -> Float[Tensor, "K N d"]:
-    """``sum_j coefficients_j @ matrix_j``.
+def multiply_terms(terms: Sequence[Term], start: Tensor | None = None) -> Float[Tensor, "K N d"]:
+    """``start + sum_j coefficients_j @ matrix_j``.
 
     Coefficients that have the batch innermost keep it there, in the product and in the gradients.
     """
-    if all(coefficients.mT.is_contiguous() for coefficients, _ in terms):
-        total = torch.bmm(terms[0][1].mT, terms[0][0].mT)
-        for coefficients, matrix in terms[1:]:
-            total = torch.baddbmm(total, matrix.mT, coefficients.mT)
-        return total.mT
-    total = torch.bmm(*terms[0])
-    for coefficients, matrix in terms[1:]:
-        total = torch.baddbmm(total, coefficients, matrix)
-    return total
+    inner = all(coefficients.mT.is_contiguous() for coefficients, _ in terms)
+    total = start if start is None or not inner else start.mT
+    for coefficients, matrix in terms:
+        pair = (matrix.mT, coefficients.mT) if inner else (coefficients, matrix)
+        total = torch.bmm(*pair) if total is None else torch.baddbmm(total, *pair)
+    assert total is not None
+    return total.mT if inner else total
 
 
 @dataclass
@@ -45,6 +43,13 @@ class Products:
         key = (id(matrix), id(projection))
         if key not in self.known:
             self.known[key] = (matrix, projection, torch.bmm(matrix, projection))
+        return self.known[key][2]
+
+    def of_rows(self, rows: Tensor, matrix: Tensor) -> Tensor:
+        """``rows @ matrix`` with the batch innermost, computed on first request."""
+        key = (id(rows), id(matrix))
+        if key not in self.known:
+            self.known[key] = (rows, matrix, torch.bmm(matrix.mT, rows.mT).mT)
         return self.known[key][2]
 
 

@@ -184,13 +184,15 @@ void gate_backward(const float *restrict inner, const float *restrict row_weight
   }
 }
 
-/* A uniform number in [0, 1) for a place in the array: two rounds of an integer hash with two halves of a key
- * (constants: lowbias32, C. Wellons).  Nothing is stored: the backward pass asks again. */
+/* A uniform number in [0, 1) for a place in the array: an integer hash (triple32, C. Wellons) with two halves of
+ * a key.  Nothing is stored: the backward pass asks again. */
 static inline float uniform(unsigned place, unsigned low, unsigned high) {
   unsigned x = place ^ low;
-  x ^= x >> 16; x *= 0x7feb352dU; x ^= x >> 15; x *= 0x846ca68bU; x ^= x >> 16;
+  x ^= x >> 17; x *= 0xed5ad4bbU;
+  x ^= x >> 11; x *= 0xac4c1b51U;
   x += high;
-  x ^= x >> 16; x *= 0x7feb352dU; x ^= x >> 15; x *= 0x846ca68bU; x ^= x >> 16;
+  x ^= x >> 15; x *= 0x31848babU;
+  x ^= x >> 14;
   return (float)(int)(x >> 8) * (1.0f / 16777216.0f);
 }
 
