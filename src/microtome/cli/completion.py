@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from microtome.cli.aliases import ALIASES
+from microtome.core.config import Config
 from microtome.core.config_keys import nearest
 from microtome.core.errors import MicrotomeError
 
@@ -55,25 +56,23 @@ def script() -> str:
 
 def command_flags() -> dict[str, list[str]]:
     """The words that may follow each command."""
-    from microtome.cli import decompose, interpret, magnitude, runs, train
-    from microtome.cli.flags import all_flags
+    from microtome.cli import decompose, demo, interpret, runs, train
+    from microtome.cli.flags import fields_of
     from microtome.decomposition.apd_config import APDConfig
     from microtome.decomposition.spd_config import SPDConfig
     from microtome.magnitude.config import MagnitudeConfig
     from microtome.training import config as training
 
-    def dashed(*names: list[str]) -> list[str]:
-        return [*dict.fromkeys(f"--{name}" for group in names for name in group), "--help"]
+    def dashed(*models: type[Config]) -> list[str]:
+        return [*(f"--{name}" for name in fields_of(*models)), "--help"]
 
     subjects = {name: getattr(training, details[0]) for name, details in train.SUBJECTS.items()}
     return {
-        "train": [
-            *subjects,
-            *dashed(all_flags(None, train.Options), *(all_flags(m) for m in subjects.values())),
-        ],
-        "decompose": dashed(all_flags(SPDConfig, decompose.Options), all_flags(APDConfig)),
-        "interpret": ["latest", *dashed(all_flags(None, interpret.Options))],
-        "magnitude": dashed(all_flags(MagnitudeConfig, magnitude.Options)),
-        "runs": dashed(all_flags(None, runs.Options)),
+        "demo": dashed(demo.Options),
+        "train": [*subjects, *dashed(train.Options, *subjects.values())],
+        "decompose": dashed(decompose.Options, SPDConfig, APDConfig),
+        "interpret": ["latest", *dashed(interpret.Options)],
+        "magnitude": dashed(MagnitudeConfig),
+        "runs": dashed(runs.Options),
         "completion": ["bash", "zsh"],
     }

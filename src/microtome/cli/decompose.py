@@ -1,23 +1,20 @@
 """``microtome decompose``: take a target's weights apart, or carry a stopped run on."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from microtome.cli.flags import build, parse
-from microtome.cli.help import command_help
+from microtome.cli.flags import Parsed, build, fields_of, parse
 from microtome.cli.recipes import find_config, recipes
 from microtome.core.config import Config, read_yaml
-from microtome.core.config_keys import nearest
 from microtome.core.device import say
 from microtome.core.errors import MicrotomeError
 
-USAGE = "microtome decompose CONFIG.yaml|RECIPE [--flag value ...]   or   microtome decompose --resume RUN"
+USAGE = "decompose CONFIG.yaml|RECIPE|--resume RUN"
 ABOUT = (
     "Decomposes a trained target by SPD (stochastic) or APD (attribution-based parameter decomposition). The"
-    " configuration's fields tell the method; --method says it where they do not."
+    " configuration's fields tell the method; --method says it where they do not. These are the flags of {}."
+    " `--method {} --help` lists those of the other method. Recipes: {}."
 )
-METHODS = ("spd", "apd")
 
 
 class Options(Config):
@@ -35,31 +32,42 @@ class Options(Config):
 
 def main(arguments: Sequence[str]) -> int:
     """Decompose as the words say."""
-    words = list(arguments)
-    chosen = _given_method(words)
-    if any(word in ("-h", "--help") for word in words):
-        print(_help(chosen))
-        return 0
-    resumed = _resume(words)
-    if resumed is not None:
-        return resumed
-    path, base = _base(words, chosen)
-    method = chosen or _method_of(base, words)
-    model = _model(method)
-    parsed = parse(words, model, Options)
+    from microtome.decomposition.apd_config import APDConfig
+    from microtome.decomposition.config import method_of
+    from microtome.decomposition.spd_config import SPDConfig
+
+    models: dict[str, type[Config]] = {"spd": SPDConfig, "apd": APDConfig}
+    words = [word for word in arguments if word not in ("-h", "--help")]
+    parsed = parse(words, USAGE, "", Options, *models.values())
     _one_file(parsed.positional)
-    values = {**parsed.values, "method": method}
-    config = build(model, base, values, str(path) if path else "config", note=say)
-    options = Options.from_mapping(parsed.options)
+    if parsed.options.resume is not None:
+        return _resume(parsed)
+    path = find_config(parsed.positional[0]) if parsed.positional else None
+    base = read_yaml(path) if path else {}
+    method = method_of({**(base or parsed.values), "method": parsed.values.get("method", base.get("method"))})
+    if len(words) < len(arguments):
+        other = "apd" if method == "spd" else "spd"
+        about = ABOUT.format(method.upper(), other, ", ".join(recipes()) or "none")
+        parse(["--help"], USAGE, about, Options, models[method])
+    if path is None and not parsed.values:
+        names = ", ".join(recipes()) or "none are packaged"
+        raise MicrotomeError(f"decompose: needs a CONFIG.yaml or a recipe ({names})")
+    model = models[method]
+    for name in parsed.values:
+        if name not in fields_of(model) and name not in model.renamed:
+            raise MicrotomeError(f"--{name}: not a flag of {method.upper()}; leave it out, or see --help")
+    flags = {**parsed.values, "method": method}
+    config = build(model, base, flags, str(path) if path else "config", note=say)
 
     from microtome.decomposition.decompose import run_config
 
     run = run_config(
         config,
-        runs_root=options.runs_root,
-        out_dir=options.out_dir,
+        runs_root=parsed.options.runs_root,
+        out_dir=parsed.options.out_dir,
+        relative_to=path.parent if path else None,
         command=["microtome", "decompose", *arguments],
-        progress=not options.quiet,
+        progress=not parsed.options.quiet,
     )
     _say_where(run.path)
     return 0
@@ -70,24 +78,13 @@ def _say_where(path: Path) -> None:
     print(f"Draw its pictures again with: microtome interpret {path}")
 
 
-def _resume(words: Sequence[str]) -> int | None:
-    """Carry a run on when the words ask for that; None when they do not."""
-    if not any(word == "--resume" or word.startswith("--resume=") for word in words):
-        return None
-    for word in words:
-        name = word.split("=", 1)[0]
-        if name.startswith("--") and name[2:].replace("-", "_") not in Options.model_fields:
-            raise MicrotomeError(f"{name}: a resumed run keeps its own configuration; leave this flag out")
-    parsed = parse(words, None, Options)
-    if parsed.positional:
-        raise MicrotomeError(
-            f"--resume: a resumed run keeps its own configuration; leave out {parsed.positional[0]}"
-        )
-    options = Options.from_mapping(parsed.options)
+def _resume(parsed: Parsed) -> int:
+    """Carry a run on."""
+    options = parsed.options
+    for extra in [*parsed.positional, *(f"--{name}" for name in parsed.values)]:
+        raise MicrotomeError(f"--resume: a resumed run keeps its own configuration; leave out {extra}")
     if options.out_dir is not None:
         raise MicrotomeError("--resume: a resumed run stays in its folder; leave out --out_dir")
-    if options.resume is None:
-        raise MicrotomeError("--resume: needs a run folder, its name, or latest")
     from microtome.core.references import open_run
 
     run = open_run(options.resume, runs_root=options.runs_root, want="decompose")
@@ -102,26 +99,6 @@ def _resume(words: Sequence[str]) -> int | None:
     return 0
 
 
-def _base(words: Sequence[str], method: str | None) -> tuple[Path | None, dict[str, Any]]:
-    """The configuration file that the words name, and what it says."""
-    model = _model(method) if method else None
-    for candidate in [model] if model else [_model(name) for name in METHODS]:
-        try:
-            positional = parse(words, candidate, Options).positional
-        except MicrotomeError:
-            continue  # flags of the other method, or a mistake that is told once the method is known
-        _one_file(positional)
-        if not positional:
-            return None, {}
-        path = find_config(positional[0])
-        return path, read_yaml(path)
-    plain = [word for word in words[:1] if not word.startswith("-")]
-    if not plain:
-        return None, {}
-    path = find_config(plain[0])
-    return path, read_yaml(path)
-
-
 def _one_file(positional: Sequence[str]) -> None:
     if len(positional) > 1:
         second = positional[1]
@@ -131,48 +108,3 @@ def _one_file(positional: Sequence[str]) -> None:
                 " at a time, n_seeds decomposes several seeds at once"
             )
         raise MicrotomeError(f"decompose: takes one CONFIG.yaml, not also {second!r}")
-
-
-def _given_method(words: list[str]) -> str | None:
-    """The value of --method, if the words give it."""
-    for index, word in enumerate(words):
-        name, equals, value = word.partition("=")
-        if name != "--method":
-            continue
-        value = value if equals else (words[index + 1] if index + 1 < len(words) else "")
-        method = value.lower()
-        if method not in METHODS:
-            near = nearest(method, list(METHODS))
-            mend = f"did you mean {near}?" if near else f"choose {' or '.join(METHODS)}"
-            raise MicrotomeError(f"method={value!r}: unknown method; {mend}")
-        return method
-    return None
-
-
-def _method_of(base: Mapping[str, Any], words: Sequence[str]) -> str:
-    if not base and not words:
-        names = ", ".join(recipes()) or "none are packaged"
-        raise MicrotomeError(f"decompose: needs a CONFIG.yaml or a recipe ({names})")
-    if not base:
-        return "spd"
-    from microtome.decomposition.config import method_of
-
-    return method_of(base)
-
-
-def _model(method: str) -> type[Config]:
-    if method == "apd":
-        from microtome.decomposition.apd_config import APDConfig
-
-        return APDConfig
-    from microtome.decomposition.spd_config import SPDConfig
-
-    return SPDConfig
-
-
-def _help(method: str | None) -> str:
-    names = [method] if method else list(METHODS)
-    about = ABOUT + ("" if method else " `--method apd --help` lists one method's flags only.")
-    about += f"\n\nRecipes: {', '.join(recipes()) or 'none'}."
-    headings = {f"configuration of {name.upper()}": _model(name) for name in names}
-    return command_help(USAGE, about, Options, headings)

@@ -6,11 +6,9 @@ from pathlib import Path
 from pydantic import Field
 
 from microtome.cli.flags import parse
-from microtome.cli.help import command_help
 from microtome.core.config import Config
 from microtome.core.errors import MicrotomeError
 
-USAGE = "microtome demo [--flag value ...]"
 ABOUT = (
     "Trains small networks, takes them apart and writes a page of tables and pictures, in about two minutes."
 )
@@ -29,22 +27,20 @@ class Options(Config):
 
 def main(arguments: Sequence[str]) -> int:
     """Run it, print the tables, say where the page is."""
-    parsed = parse(arguments, None, Options)
-    if parsed.help:
-        print(command_help(USAGE, ABOUT, Options, {}))
-        return 0
+    parsed = parse(arguments, "demo", ABOUT, Options)
     if parsed.positional:
         raise MicrotomeError(f"demo: takes flags only, not {parsed.positional[0]!r}")
-    options = Options.from_mapping(parsed.options)
 
     from microtome.demo import next_commands, run_demo
 
-    result = run_demo(options.out_dir, print, show_progress=not options.quiet, steps=options.steps)
+    result = run_demo(
+        parsed.options.out_dir, print, show_progress=not parsed.options.quiet, steps=parsed.options.steps
+    )
     _print_table("Mechanisms of TMS 5-2", result.mechanisms)
     _print_table("Handwritten digits", result.digits)
     print("\n".join(result.verdicts))
     print(f"\nOpen {result.report}\nThen try:")
-    print("\n".join(f"  {command}" for command in next_commands(options.out_dir)))
+    print("\n".join(f"  {command}" for command in next_commands(parsed.options.out_dir)))
     return 0
 
 

@@ -8,25 +8,16 @@ from pathlib import Path
 
 from microtome import __version__
 from microtome.cli.flags import parse
-from microtome.cli.help import command_help
 from microtome.core.config import Config
 from microtome.core.environment import version_of
 from microtome.core.errors import MicrotomeError
 
-USAGE = "microtome doctor"
 ABOUT = "Says what this machine has to work with: versions, devices, threads, compiler, extras and disk."
-
-
-class Options(Config):
-    """Nothing to choose."""
 
 
 def main(arguments: Sequence[str]) -> int:
     """Print the lines."""
-    parsed = parse(arguments, None, Options)
-    if parsed.help:
-        print(command_help(USAGE, ABOUT, Options, {}))
-        return 0
+    parsed = parse(arguments, "doctor", ABOUT, Config)
     if parsed.positional:
         raise MicrotomeError(f"doctor: takes no arguments, not {parsed.positional[0]!r}")
     for name, text in findings():

@@ -1,55 +1,71 @@
-"""Flags read against the fields of a configuration: ``--a.b value``, ``--a-b=value``, ``--switch``."""
+"""The words after a command, read by tyro against the fields of configurations."""
 
-import types
+import contextlib
+import io
+import itertools
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, TypedDict, Union
 
+import tyro
 import yaml
 from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+from tyro.constructors import ConstructorRegistry, PrimitiveTypeInfo, UnsupportedTypeAnnotationError
 
-from microtome.core.config import NUMBER, Config, Note, plain_kinds
-from microtome.core.config_keys import field_annotation, models_in, nearest
+from microtome.core.config import Config, Note, plain_kinds
+from microtome.core.config_keys import models_in, nearest, normalise
 from microtome.core.errors import MicrotomeError
 
-YES = {"true": True, "yes": True, "on": True, "1": True}
-NO = {"false": False, "no": False, "off": False, "0": False}
+NULLS = ("none", "null", "~")
+BOOLEANS = ("true", "false", "yes", "no", "on", "off", "1", "0")
+Entries = list[tuple[FieldInfo, Any]]  # the fields that share a flag, each with its default
 
 
 @dataclass
 class Parsed:
     """The words of a command line, told apart."""
 
-    positional: list[str] = field(default_factory=list)
-    values: dict[str, Any] = field(default_factory=dict)  # dotted key of the configuration -> value
-    options: dict[str, Any] = field(default_factory=dict)  # the command's own options
-    help: bool = False
+    positional: list[str]
+    values: dict[str, Any]  # dotted key of the configuration -> value
+    options: Any  # the command's own
 
 
-def parse(arguments: Sequence[str], config: type[Config] | None, options: type[Config]) -> Parsed:
-    """Read the words after a command.
+def parse(
+    words: Sequence[str], usage: str, about: str, options: type[Config], *configs: type[Config]
+) -> Parsed:
+    """Read the words after a command; tyro prints the page and leaves on ``--help``.
 
     Flags named in ``options`` belong to the command (where to write, what to resume), all others to
-    ``config``. Values are read as YAML would read them. Raises ``MicrotomeError`` for an unknown flag (with
-    the nearest known one) and for a missing value.
+    ``configs``. Only what was given is in ``values``, not yet checked. Raises ``MicrotomeError`` for an
+    unknown flag (with the nearest known one) and for a missing value.
     """
-    parsed = Parsed()
-    words = list(arguments)
-    while words:
-        word = words.pop(0)
-        if word in ("-h", "--help"):
-            parsed.help = True
-        elif word == "--":
-            parsed.positional += words
-            break
-        elif word.startswith("--"):
-            _read_flag(word, words, config, options, parsed)
-        elif word.startswith("-") and not _is_value(word):
-            raise MicrotomeError(f"{word}: flags begin with two dashes; see --help")
-        else:
-            parsed.positional.append(word)
-    return parsed
+    fields = fields_of(options, *configs)
+    flags = {name: _flag(entries) for name, entries in fields.items()}
+    Flags: Any = TypedDict("Flags", flags, total=False)  # pyright: ignore
+    told = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(told):
+            given, rest = tyro.cli(
+                Flags,
+                prog=f"microtome {usage}",
+                description=about,
+                args=_with_values(words, fields),
+                use_underscores=True,
+                return_unknown_args=True,
+            )
+    except SystemExit as end:
+        if not end.code:
+            raise
+        raise MicrotomeError(_one_line(told.getvalue())) from None
+    for word in rest:
+        if word.startswith("-"):
+            raise _unknown_flag(word, list(fields))
+    own = {name: given.pop(name) for name in options.model_fields if name in given}
+    return Parsed(rest, given, options.from_mapping(own))
 
 
 def build(
@@ -59,177 +75,104 @@ def build(
     source: str,
     note: Note | None = None,
 ) -> Any:
-    """The configuration of a base mapping with flags on top. Raises ``MicrotomeError`` in one line."""
-    return model.from_mapping(merge(model, base, flags), source=source, note=note)
-
-
-def merge(model: type[Config], base: Mapping[str, Any], flags: Mapping[str, Any]) -> dict[str, Any]:
-    """``base`` with each dotted flag put in its place.
+    """The configuration of a base mapping with dotted flags on top. Raises ``MicrotomeError`` in one line.
 
     A flag inside a nested configuration that ``base`` leaves out changes that one field of its default.
     """
-    result = {str(key).replace("-", "_"): value for key, value in base.items()}
+    values = normalise(model, base)
     for dotted, value in flags.items():
         *parents, last = dotted.split(".")
-        holder, owner = result, model
+        holder, start = values, model.model_construct()
         for part in parents:
-            inner = holder.get(part)
-            default, nested = _default_of(owner, part)
-            inner, owner = (default if inner is None else inner), nested
-            if not isinstance(inner, Mapping):
-                raise MicrotomeError(f"{part}={inner!r}: holds no fields, so --{dotted} cannot be set")
-            holder[part] = {str(key).replace("-", "_"): item for key, item in dict(inner).items()}
+            start = getattr(start, part, None)
+            if holder.get(part) is None:
+                holder[part] = start.as_dict() if isinstance(start, Config) else {}
+            if not isinstance(holder[part], Mapping):
+                raise MicrotomeError(f"{part}={holder[part]!r}: holds no fields, so --{dotted} cannot be set")
+            holder[part] = dict(holder[part])
             holder = holder[part]
         holder[last] = value
+    return model.from_mapping(values, source=source, note=note)
+
+
+def fields_of(*models: type[BaseModel], prefix: str = "", start: Any = None) -> dict[str, Entries]:
+    """Every flag, dotted; configurations that may stand in each other's place share theirs."""
+    flags: dict[str, Entries] = {}
+    for model in models:
+        for name, field in model.model_fields.items():
+            default = getattr(start, name, field.get_default(call_default_factory=True))
+            nested = models_in(field.annotation)
+            found = fields_of(*nested, prefix=f"{prefix}{name}.", start=default) if nested else {}
+            for flag, entries in (found or {prefix + name: [(field, default)]}).items():
+                flags.setdefault(flag, []).extend(entries)
+    return flags
+
+
+def _flag(entries: Entries) -> Any:
+    """The flag as tyro takes it: its own type names, values left for the configuration to check."""
+    field, default = entries[0]
+    annotation: Any = Union[tuple(entry.annotation for entry, _ in entries)]  # noqa: UP007
+    spec = ConstructorRegistry.get_primitive_spec(PrimitiveTypeInfo.make(annotation, set()))
+    assert not isinstance(spec, UnsupportedTypeAnnotationError)
+    hint = "(required)" if field.is_required() else f"(default: {' '.join(spec.str_from_instance(default))})"
+    reader = replace(
+        spec,
+        instance_from_str=partial(_value, spec.nargs, plain_kinds(annotation)),
+        metavar="[true|false]" if annotation is bool else spec.metavar,
+        choices=None,
+    )
+    return Annotated[str, reader, tyro.conf.arg(help=field.description, help_behavior_hint=hint)]
+
+
+def _value(nargs: Any, kinds: set[Any], words: list[str]) -> Any:
+    """What the words after a flag stand for: text, or what YAML makes of it; lists are ``4 5`` or ``4,5``."""
+    if not words:
+        raise ValueError("needs a value")
+    if type(None) in kinds and words[0] not in kinds and words[0].lower() in NULLS:
+        return None
+    if nargs == "*" and len(words) == 1:
+        if words[0].startswith("["):
+            return _yaml(words[0])
+        words = words[0].split(",")
+    is_text = kinds & {str, Path} or any(isinstance(kind, str) for kind in kinds)
+    values = words if is_text else [_yaml(word) for word in words]
+    return values[0] if nargs == 1 else values
+
+
+def _yaml(word: str) -> Any:
+    try:
+        return yaml.safe_load(word)
+    except yaml.YAMLError:
+        return word  # the configuration says what it wants instead
+
+
+def _with_values(words: Sequence[str], fields: Mapping[str, Entries]) -> list[str]:
+    """Switches need no value: ``--quiet`` is ``--quiet=true``, ``--no-quiet`` is ``--quiet=false``."""
+    switches = {name for name, ((field, _), *_) in fields.items() if field.annotation is bool}
+    result = []
+    for word, following in itertools.zip_longest(words, words[1:], fillvalue=""):
+        name = word.removeprefix("--").replace("-", "_") if word.startswith("--") else ""
+        if name in switches and following.lower() not in BOOLEANS:
+            result.append(f"{word}=true")
+        elif name.removeprefix("no_") in switches - {name}:
+            result.append(f"--{name.removeprefix('no_')}=false")
+        else:
+            result.append(word)
     return result
 
 
-def _default_of(model: Any, name: str) -> tuple[dict[str, Any], Any]:
-    """The default of a nested configuration as plain values, and its class where there is one."""
-    field = model.model_fields.get(name) if model is not None else None
-    if field is None:
-        return {}, None
-    default = field.get_default(call_default_factory=True)
-    if isinstance(default, Config):
-        return default.as_dict(), type(default)
-    return {}, next(iter(models_in(field.annotation)), None)
-
-
-def _read_flag(
-    word: str, words: list[str], config: type[Config] | None, options: type[Config], parsed: Parsed
-) -> None:
-    name, equals, attached = word[2:].partition("=")
-    key = name.replace("-", "_")
-    place = _find(key, config, options)
-    if place is None and key.startswith("no_"):
-        place = _find(key.removeprefix("no_"), config, options)
-        if place is not None and bool in plain_kinds(place[1]) and not equals:
-            (parsed.options if place[0] else parsed.values)[key.removeprefix("no_")] = False
-            return
-        place = None
-    if place is None:
-        raise _unknown_flag(word, key, config, options)
-    own, annotation = place
-    given = [attached] if equals else _take_values(words, annotation)
-    (parsed.options if own else parsed.values)[key] = read_value(f"--{name}", given, annotation)
-
-
-def _find(key: str, config: type[Config] | None, options: type[Config]) -> tuple[bool, Any] | None:
-    """Whether the flag is the command's own, and its type."""
-    if key in options.model_fields:
-        return True, options.model_fields[key].annotation
-    if config is None:
-        return None
-    if key in config.renamed or key in config.retired:
-        return False, Any
-    found = _field_type(config, key.split("."))
-    return None if found is None else (False, found)
-
-
-def _field_type(model: type[BaseModel], parts: list[str]) -> Any:
-    """The type of a dotted field; of a union of models, the first that has it."""
-    annotation = field_annotation(model, parts[0])
-    if annotation is None or len(parts) == 1:
-        return annotation
-    if get_origin(annotation) is dict:
-        return Any
-    for nested in models_in(annotation):
-        renamed = {**getattr(nested, "renamed", {}), **getattr(nested, "retired", {})}
-        found = Any if ".".join(parts[1:]) in renamed else _field_type(nested, parts[1:])
-        if found is not None:
-            return found
-    return None
-
-
-def _take_values(words: list[str], annotation: Any) -> list[str]:
-    """The words that belong to a flag: all up to the next flag for a list, at most one otherwise."""
-    if plain_kinds(annotation) <= {bool, type(None)}:
-        following = words[0].lower() if words else ""
-        return [words.pop(0)] if following in YES or following in NO else []
-    taken: list[str] = []
-    while words and _is_value(words[0]) and (not taken or _is_sequence(annotation)):
-        taken.append(words.pop(0))
-    return taken
-
-
-def read_value(flag: str, words: Sequence[str], annotation: Any) -> Any:
-    """The value that the words after a flag stand for."""
-    kinds = plain_kinds(annotation)
-    if kinds <= {bool, type(None)} and not words:
-        return True
-    if not words:
-        raise MicrotomeError(f"{flag}: needs a value; see --help")
-    if len(words) > 1:
-        return [_scalar(word, kinds) for word in words]
-    value = _scalar(words[0], kinds)
-    if _is_sequence(annotation) and value is not None and not isinstance(value, list):
-        if isinstance(value, str) and "," in value:
-            return [_scalar(word.strip(), kinds) for word in value.strip("[]()").split(",") if word.strip()]
-        return [value]
-    return value
-
-
-def _scalar(word: str, kinds: set[Any]) -> Any:
-    if word.lower() in ("none", "null", "~") and (type(None) in kinds or Any in kinds):
-        return None
-    if not _wants_text(kinds) and NUMBER.fullmatch(word):
-        return int(word) if word.lstrip("+-").isdigit() else float(word)
-    if word[:1] in "[{" or not _wants_text(kinds):
-        try:
-            return yaml.safe_load(word)
-        except yaml.YAMLError:
-            return word
-    return word
-
-
-def _wants_text(kinds: set[Any]) -> bool:
-    return bool(kinds & {str, Path}) or any(isinstance(kind, str) for kind in kinds)
-
-
-def _is_sequence(annotation: Any) -> bool:
-    origin = get_origin(annotation)
-    if origin in (Union, types.UnionType, Annotated):
-        return any(_is_sequence(argument) for argument in get_args(annotation))
-    return origin in (list, tuple, set, Sequence) or annotation in (list, tuple)
-
-
-def _is_value(word: str) -> bool:
-    """Whether a word is a value rather than a flag: -1, -.5 and -1e-3 are values."""
-    return not word.startswith("-") or word == "-" or word[1:2].isdigit() or word[1:2] == "."
-
-
-def _unknown_flag(word: str, key: str, config: type[Config] | None, options: type[Config]) -> MicrotomeError:
-    known = all_flags(config, options)
+def _unknown_flag(word: str, known: list[str]) -> MicrotomeError:
     flag = word.split("=", 1)[0]
-    inside = [name for name in known if name.split(".")[-1] == key]
-    if inside:
-        return MicrotomeError(f"{flag}: unknown flag; it is --{inside[0]}")
-    near = nearest(key, known) or nearest(key, [name.split(".")[-1] for name in known])
-    if near is None:
-        return MicrotomeError(f"{flag}: unknown flag; --help lists the flags")
-    full = next(name for name in known if name == near or name.split(".")[-1] == near)
-    return MicrotomeError(f"{flag}: unknown flag; did you mean --{full}?")
+    if not flag.startswith("--"):
+        return MicrotomeError(f"{flag}: flags begin with two dashes; see --help")
+    key = flag[2:].replace("-", "_")
+    near = [name for name in known if name.split(".")[-1] == key] or [nearest(key, known)]
+    mend = f"did you mean --{near[0]}?" if near[0] else "--help lists the flags"
+    return MicrotomeError(f"{flag}: unknown flag; {mend}")
 
 
-def all_flags(config: type[Config] | None, options: type[Config] | None = None) -> list[str]:
-    """Every flag, dotted, without dashes in front."""
-    names = list(options.model_fields) if options is not None else []
-
-    def visit(model: type[BaseModel], prefix: str) -> None:
-        for name, details in model.model_fields.items():
-            nested = models_in(details.annotation)
-            if not nested:
-                names.append(prefix + name)
-            for inner in nested:
-                visit(inner, f"{prefix}{name}.")
-
-    if config is not None:
-        visit(config, "")
-    return list(dict.fromkeys(names))
-
-
-def literal_choices(annotation: Any) -> list[str]:
-    """The choices of a Literal type, through unions; empty for other types."""
-    if get_origin(annotation) is Literal:
-        return [str(choice) for choice in get_args(annotation)]
-    return [choice for argument in get_args(annotation) for choice in literal_choices(argument)]
+def _one_line(box: str) -> str:
+    """What tyro says in a box, without the box, its title and its pointer to the help."""
+    rows = [row.strip("│ ") for row in re.sub(r"\x1b\[[\d;]*m", "", box).splitlines()]
+    _title, *said = [row for row in rows if re.search(r"\w", row)]
+    return " ".join(itertools.takewhile(lambda row: " helptext" not in row, said))

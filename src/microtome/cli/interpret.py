@@ -4,11 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from microtome.cli.flags import parse
-from microtome.cli.help import command_help
 from microtome.core.config import Config
 from microtome.core.errors import MicrotomeError
 
-USAGE = "microtome interpret RUN"
 ABOUT = "Draws the pictures of a decomposition again. RUN is a run folder, its name, or latest."
 
 
@@ -21,18 +19,14 @@ class Options(Config):
 
 def main(arguments: Sequence[str]) -> int:
     """Redraw and list the files."""
-    parsed = parse(arguments, None, Options)
-    if parsed.help:
-        print(command_help(USAGE, ABOUT, Options, {}))
-        return 0
+    parsed = parse(arguments, "interpret RUN", ABOUT, Options)
     if len(parsed.positional) != 1:
         raise MicrotomeError(
             "interpret: takes one run folder, or latest; `microtome runs` lists those there are"
         )
     from microtome.core.references import open_run
 
-    options = Options.from_mapping(parsed.options)
-    run = open_run(parsed.positional[0], runs_root=options.runs_root, want="decompose")
+    run = open_run(parsed.positional[0], runs_root=parsed.options.runs_root, want="decompose")
     if not run.kind.startswith("decompose"):
         raise MicrotomeError(
             f"{run.path}: a {run.kind} run, not a decomposition; give one that decompose made"

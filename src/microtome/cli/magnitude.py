@@ -3,27 +3,18 @@
 from collections.abc import Sequence
 
 from microtome.cli.flags import build, parse
-from microtome.cli.help import command_help
 from microtome.cli.recipes import find_config
 from microtome.cli.train import one_config
 from microtome.core.config import Config, read_yaml
 from microtome.core.device import say
-
-USAGE = "microtome magnitude [CONFIG.yaml] [--flag value ...]"
-
-
-class Options(Config):
-    """Nothing but the configuration."""
 
 
 def main(arguments: Sequence[str]) -> int:
     """Sweep as the words say and list the files."""
     from microtome.magnitude.config import MagnitudeConfig
 
-    parsed = parse(arguments, MagnitudeConfig, Options)
-    if parsed.help:
-        print(command_help(USAGE, MagnitudeConfig.__doc__ or "", Options, {"configuration": MagnitudeConfig}))
-        return 0
+    about = MagnitudeConfig.__doc__ or ""
+    parsed = parse(arguments, "magnitude [CONFIG.yaml]", about, Config, MagnitudeConfig)
     given = one_config(parsed.positional, "magnitude")
     path = find_config(given) if given else None
     config = build(

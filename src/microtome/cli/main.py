@@ -65,7 +65,10 @@ def _dispatch(arguments: list[str]) -> int:
         return 0
     name, rest = find_command(arguments)
     module = importlib.import_module(COMMANDS[name][0])
-    return int(module.main(rest) or 0)
+    try:
+        return int(module.main(rest) or 0)
+    except SystemExit as end:  # --help, which tyro prints
+        return int(end.code or 0)
 
 
 def find_command(arguments: Sequence[str]) -> tuple[str, list[str]]:

@@ -6,12 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from microtome.cli.flags import parse
-from microtome.cli.help import command_help
 from microtome.core.config import Config
 from microtome.core.errors import CannotLoad, MicrotomeError
 from microtome.core.runs import RunFolder, list_runs
 
-USAGE = "microtome runs [FOLDER] [--kind KIND]"
 ABOUT = "Lists the run folders, newest first: name, kind, state, age and key numbers."
 
 
@@ -26,15 +24,11 @@ class Options(Config):
 
 def main(arguments: Sequence[str]) -> int:
     """Print the table."""
-    parsed = parse(arguments, None, Options)
-    if parsed.help:
-        print(command_help(USAGE, ABOUT, Options, {}))
-        return 0
+    parsed = parse(arguments, "runs [FOLDER]", ABOUT, Options)
     if len(parsed.positional) > 1:
         raise MicrotomeError(f"runs: takes one folder, not also {parsed.positional[1]!r}")
-    options = Options.from_mapping(parsed.options)
-    root = Path(parsed.positional[0]) if parsed.positional else options.runs_root
-    found = list_runs(root, options.kind)
+    root = Path(parsed.positional[0]) if parsed.positional else parsed.options.runs_root
+    found = list_runs(root, parsed.options.kind)
     if not found:
         print(f"No runs under {root}. `microtome demo` makes some.")
         return 0

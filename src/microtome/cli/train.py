@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from microtome.cli.flags import build, parse
-from microtome.cli.help import command_help
 from microtome.cli.recipes import find_config
 from microtome.core.config import Config, read_yaml
 from microtome.core.config_keys import nearest
@@ -18,7 +17,6 @@ SUBJECTS: dict[str, tuple[str, str, str]] = {
     "resid-mlp": ("ResidMLPTrainConfig", "microtome.training.toy", "train_resid_mlp"),
     "digits": ("DigitsTrainConfig", "microtome.training.classify", "train_digits"),
 }
-USAGE = "microtome train tms|resid-mlp|digits [CONFIG.yaml] [--flag value ...]"
 ABOUT = (
     "Trains a target and saves it in a run folder: tms (Toy Model of Superposition), resid-mlp (residual MLP)"
     " or digits (a classifier of scikit-learn's handwritten digits). `microtome train tms --help` lists the"
@@ -41,8 +39,7 @@ def main(arguments: Sequence[str]) -> int:
     """Train the subject that the first word names."""
     words = list(arguments)
     if not words or words[0] in ("-h", "--help"):
-        print(command_help(USAGE, ABOUT, Options, {}))
-        return 0
+        parse(["--help"], "train tms|resid-mlp|digits [CONFIG.yaml]", ABOUT, Options)
     subject = words.pop(0).replace("_", "-")
     if subject not in SUBJECTS:
         near = nearest(subject, list(SUBJECTS))
@@ -50,24 +47,19 @@ def main(arguments: Sequence[str]) -> int:
         raise MicrotomeError(f"train {subject}: no such target; {mend}")
     config_name, module_name, function_name = SUBJECTS[subject]
     model: type[Config] = getattr(importlib.import_module("microtome.training.config"), config_name)
-    parsed = parse(words, model, Options)
-    if parsed.help:
-        usage = f"microtome train {subject} [CONFIG.yaml] [--flag value ...]"
-        print(command_help(usage, model.__doc__ or "", Options, {"configuration": model}))
-        return 0
+    parsed = parse(words, f"train {subject} [CONFIG.yaml]", model.__doc__ or "", Options, model)
     given = one_config(parsed.positional, f"train {subject}")
     path = find_config(given) if given else None
     config = build(
         model, read_yaml(path) if path else {}, parsed.values, str(path) if path else "config", note=say
     )
-    options = Options.from_mapping(parsed.options)
     train = getattr(importlib.import_module(module_name), function_name)
     run = train(
         config,
-        runs_root=options.runs_root,
-        out_dir=options.out_dir,
+        runs_root=parsed.options.runs_root,
+        out_dir=parsed.options.out_dir,
         command=["microtome", "train", *arguments],
-        show_progress=not options.quiet,
+        show_progress=not parsed.options.quiet,
     )
     print(f"Trained. Results: {run.path}")
     return 0

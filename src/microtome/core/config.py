@@ -23,7 +23,13 @@ NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 class Config(BaseModel):
     """Base of every configuration. Imports no torch, so that ``--help`` stays quick."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=())
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        allow_inf_nan=False,
+        protected_namespaces=(),
+        use_attribute_docstrings=True,  # the string below a field is its help
+    )
 
     # Old dotted key -> our dotted key, and old dotted key -> one line on what became of it.
     renamed: ClassVar[dict[str, str]] = {}
