@@ -93,7 +93,8 @@ def cpu_ms(step: Callable[[], None]) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    plain_text = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=plain_text)
     parser.add_argument("--cases", nargs="+", choices=list(CASES), default=list(CASES)[:4])
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 5], help="seeds side by side in one step")
     parser.add_argument("--rounds", type=int, default=8)

@@ -44,7 +44,7 @@ class SparseDraw:
         return self.full(ci, ci.shape[1]).to(ci.dtype)
 
     def fast(self, ci: Tensor) -> Tensor:
-        """The numbers of the kept rows, [K, C, N]; rows beyond them are zero and their masks do not matter."""
+        """The numbers of the kept rows, [K, C, N]; rows beyond them are zero whatever their masks."""
         everything = self.full(ci.transpose(1, 2), self.x.shape[1])
         if ci.shape[-1] == self.x.shape[1]:
             return everything.transpose(1, 2).to(ci.dtype)

@@ -111,14 +111,14 @@ def _hugging_face(text: str) -> ModelReference:
 
 
 def _find_path(text: str, runs_root: Path, relative_to: str | Path | None) -> Path | None:
-    given = Path(text).expanduser()
-    places = [given]
-    if not given.is_absolute():
-        places += [Path(relative_to) / given] if relative_to is not None else []
-        places.append(runs_root / given)
     try:
+        given = Path(text).expanduser()
+        places = [given]
+        if not given.is_absolute():
+            places += [Path(relative_to) / given] if relative_to is not None else []
+            places.append(runs_root / given)
         return next((place for place in places if place.exists()), None)
-    except (OSError, ValueError):  # a name too long for the system, or with a null byte in it
+    except (OSError, ValueError, RuntimeError):  # a name too long, with a null byte, or of an unknown user
         return None
 
 

@@ -68,7 +68,7 @@ def load_library(name: str) -> ctypes.CDLL | None:
     compiler = os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
     if compiler is None or os.name == "nt":
         return None
-    source = resources.files(__package__).joinpath(f"{name}.c").read_text()
+    source = resources.files("microtome.decomposition.kernels").joinpath(f"{name}.c").read_text()
     identity = "\n".join([source, *_FLAGS, compiler, platform.machine(), _cpu_name()])
     try:
         target = _cache_folder() / f"{name}-{hashlib.sha256(identity.encode()).hexdigest()[:20]}.so"

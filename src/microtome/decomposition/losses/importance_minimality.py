@@ -1,6 +1,5 @@
 """Importance minimality: as few subcomponents as possible should matter for each input."""
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
