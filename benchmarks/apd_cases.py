@@ -1,20 +1,10 @@
-"""One training step of APD: the fast path against the equations as they stand, alternating in one process.
+"""APD's training step, fast and written out, for the original APD code's configurations."""
 
-    python benchmarks/apd.py [case ...]
-
-Prints ratios of process CPU time on one thread (smallest and median of the repeats); compare ratios between
-machines, not milliseconds. Configurations are those of the original APD code.
-"""
-
-import statistics
-import sys
-import time
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from microtome.core.device import tune_allocator
 from microtome.data.sparse_features import SparseFeatures
 from microtome.decomposition.apd import APD
 from microtome.decomposition.apd_config import APDConfig
@@ -65,55 +55,23 @@ def resid_mlp1() -> Case:
     return target, settings, data.batch(256, torch.Generator().manual_seed(0))
 
 
-CASES: dict[str, tuple[Callable[[], Case], int, int]] = {
-    "tms_5-2": (tms_5_2, 8, 60),
-    "tms_40-10": (tms_40_10, 3, 30),
-    "resid_mlp1": (resid_mlp1, 3, 10),
-}
+CASES: dict[str, Callable[[], Case]] = {"tms_5-2": tms_5_2, "tms_40-10": tms_40_10, "resid_mlp1": resid_mlp1}
 
 
-def steps(method: APD, optimizer: torch.optim.Optimizer, x: Tensor, count: int) -> list[float]:
-    """CPU milliseconds of each of ``count`` training steps."""
-    times = []
-    for i in range(count):
-        start = time.process_time()
-        method.before_step()
-        method.compute(x, i)
-        method.after_backward()
-        optimizer.step()
-        times.append(1e3 * (time.process_time() - start))
-    return times
+def steps_of(name: str) -> tuple[Callable[[], None], Callable[[], None]]:
+    """One fast and one written-out training step, each on parameters of its own."""
+    target, settings, x = CASES[name]()
 
+    def stepper(plain: bool) -> Callable[[], None]:
+        method = APD(target, settings, plain=plain)
+        optimizer = torch.optim.AdamW(list(method.parameters.values()), lr=1e-3, weight_decay=0.0, fused=True)
 
-def compare(name: str, rounds: int = 4) -> None:
-    """Print one line for the case."""
-    build, n_plain, n_fast = CASES[name]
-    target, settings, x = build()
-    plain, fast = APD(target, settings, plain=True), APD(target, settings)
-    optimizers = [
-        torch.optim.AdamW(list(m.parameters.values()), lr=1e-3, weight_decay=0.0, fused=True)
-        for m in (plain, fast)
-    ]
-    steps(plain, optimizers[0], x, 1)
-    steps(fast, optimizers[1], x, 2)
-    times: tuple[list[float], list[float]] = ([], [])
-    for _ in range(rounds):
-        times[0].extend(steps(plain, optimizers[0], x, n_plain))
-        times[1].extend(steps(fast, optimizers[1], x, n_fast))
-    smallest, median = [min(t) for t in times], [statistics.median(t) for t in times]
-    print(
-        f"APD {name:<11} plain {median[0]:8.1f} ms  fast {median[1]:7.2f} ms  "
-        f"ratio {median[0] / median[1]:5.1f} (median)  {smallest[0] / smallest[1]:5.1f} (smallest)"
-    )
+        def step() -> None:
+            method.before_step()
+            method.compute(x, 0)
+            method.after_backward()
+            optimizer.step()
 
+        return step
 
-def main() -> None:
-    """Run the named cases, or all."""
-    torch.set_num_threads(1)
-    tune_allocator()
-    for name in sys.argv[1:] or CASES:
-        compare(name)
-
-
-if __name__ == "__main__":
-    main()
+    return stepper(plain=False), stepper(plain=True)

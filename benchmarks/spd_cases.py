@@ -1,19 +1,10 @@
-"""SPD's training step against the same equations written out, side by side in one process.
+"""SPD's training step, fast and written out, for the SPD paper's configurations."""
 
-    python benchmarks/spd.py [--cases tms_5-2 ...] [--seeds 5] [--rounds 8]
-
-Both sides take a whole step: draw the batch, losses, gradients, AdamW. They alternate, and the minimum of
-each side's CPU times is compared, because the minimum is what a busy machine disturbs least.
-"""
-
-import argparse
-import time
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from microtome.core.device import tune_allocator
 from microtome.core.seeds import generator
 from microtome.data.sparse_features import SparseFeatures
 from microtome.decomposition.spd import SPD
@@ -55,10 +46,9 @@ CASES: dict[str, Callable[[int], Case]] = {
 }
 
 
-def steps_of(case: Case) -> tuple[Callable[[], None], Callable[[], None]]:
-    """One fast and one written-out training step, each on parameters of its own."""
-    target, data, config = case
-    k = target.n_instances
+def steps_of(name: str, k: int) -> tuple[Callable[[], None], Callable[[], None]]:
+    """One fast and one written-out training step of ``k`` seeds, each on parameters of its own."""
+    target, data, config = CASES[name](k)
 
     def stepper(losses: Callable[[SPD, Tensor], None]) -> Callable[[], None]:
         method = SPD(target, config, list(range(k)))
@@ -83,36 +73,3 @@ def steps_of(case: Case) -> tuple[Callable[[], None], Callable[[], None]]:
         losses["total"].sum().backward()
 
     return stepper(fast), stepper(plain)
-
-
-def cpu_ms(step: Callable[[], None]) -> float:
-    """CPU milliseconds of one step."""
-    start = time.process_time()
-    step()
-    return 1e3 * (time.process_time() - start)
-
-
-def main() -> None:
-    plain_text = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=plain_text)
-    parser.add_argument("--cases", nargs="+", choices=list(CASES), default=list(CASES)[:4])
-    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 5], help="seeds side by side in one step")
-    parser.add_argument("--rounds", type=int, default=8)
-    arguments = parser.parse_args()
-    torch.set_num_threads(1)
-    tune_allocator()
-    print(f"{'case':<14}{'seeds':>6}{'fast, ms/seed':>15}{'written out':>13}{'ratio':>8}")
-    for name in arguments.cases:
-        for k in arguments.seeds:
-            fast, plain = steps_of(CASES[name](k))
-            fast(), plain()
-            pairs = []
-            for _ in range(arguments.rounds):
-                quick = min(cpu_ms(fast) for _ in range(4))
-                pairs.append((quick, cpu_ms(plain)))
-            ours, theirs = (min(column) / k for column in zip(*pairs, strict=True))
-            print(f"{name:<14}{k:>6}{ours:>15.2f}{theirs:>13.1f}{theirs / ours:>8.1f}", flush=True)
-
-
-if __name__ == "__main__":
-    main()
