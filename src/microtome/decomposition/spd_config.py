@@ -9,15 +9,7 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 
 from microtome.core.config import Config, Probability
 from microtome.core.errors import bad_value
-
-DataGenerationType = Literal[
-    "exactly_one_active",
-    "exactly_two_active",
-    "exactly_three_active",
-    "exactly_four_active",
-    "exactly_five_active",
-    "at_least_zero_active",
-]
+from microtome.data.generation import DataGenerationType
 
 
 class SPDTMSTask(Config):
