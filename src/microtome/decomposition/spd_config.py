@@ -58,7 +58,6 @@ class SPDConfig(Config):
 
     renamed: ClassVar[dict[str, str]] = {
         "m": "C",
-        "n_ci_mlp_layers": "n_ci_mlp_neurons",
         "lp_sparsity_coeff": "importance_minimality_coeff",
         "random_mask_recon_coeff": "stochastic_recon_coeff",
         "layerwise_random_recon_coeff": "stochastic_recon_layerwise_coeff",
@@ -67,7 +66,6 @@ class SPDConfig(Config):
         "param_match_coeff": "faithfulness_coeff",
         "n_random_masks": "n_mask_samples",
         "n_gate_hidden_neurons": "n_ci_mlp_neurons",
-        "out_recon_loss_type": "output_loss_type",
     }
 
     method: Literal["spd"] = "spd"
