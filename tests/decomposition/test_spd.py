@@ -238,3 +238,20 @@ def test_a_key_means_the_same_mask_forward_and_backward():
         grads.append([out.detach(), *torch.autograd.grad((out * numbers).sum(), [inner, ci])])
     for ours, given in zip(*grads, strict=True):
         torch.testing.assert_close(ours, given)
+
+
+def test_p_moves_linearly_between_its_two_values():
+    config = SPDConfig(
+        steps=100, pnorm=2.0, p_anneal_final_p=1.0, p_anneal_start_frac=0.2, p_anneal_end_frac=0.6
+    )
+    assert [config.p_at(step) for step in (0, 19, 20, 40, 60, 99)] == [2.0, 2.0, 2.0, 1.5, 1.0, 1.0]
+    assert SPDConfig(pnorm=1.5).p_at(10_000) == 1.5
+    target, x = tms(torch.float64)
+    parts = {"C": 4, "n_ci_mlp_neurons": 2, "steps": 100}
+    moving = SPD(target, SPDConfig(**parts, pnorm=2.0, p_anneal_final_p=1.0, p_anneal_start_frac=0.0), [0, 1])
+    fixed = SPD(target, SPDConfig(**parts, pnorm=1.5), [0, 1])
+    for method in (moving, fixed):
+        for tensor in method.parameters.values():
+            tensor.data = tensor.data.double()
+    ours, theirs = moving.compute(x, 50), fixed.compute(x, 0)
+    torch.testing.assert_close(ours["importance_minimality"], theirs["importance_minimality"])

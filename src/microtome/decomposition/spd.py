@@ -80,18 +80,22 @@ class SPD:
     def after_backward(self) -> None:
         """Nothing to project."""
 
-    def compute(self, x: Float[Tensor, "K B *d"], step: int) -> dict[str, Tensor]:  # noqa: ARG002
+    def compute(self, x: Float[Tensor, "K B *d"], step: int) -> dict[str, Tensor]:
         """Losses per instance of one step; fills the gradient of every parameter."""
-        losses = self.losses(x)
+        losses = self.losses(x, self.config.p_at(step))
         # Not backward(): the target may be somebody's own module, whose .grad is not ours to fill.
         grads = torch.autograd.grad(losses["total"].sum(), list(self.parameters.values()), allow_unused=True)
         for parameter, grad in zip(self.parameters.values(), grads, strict=True):
             parameter.grad = grad
         return {name: value.detach() for name, value in losses.items()}
 
-    def losses(self, x: Float[Tensor, "K B *d"]) -> dict[str, Tensor]:
-        """Every loss whose coefficient is set, and their weighted sum ``total``, each ``[K]``."""
-        shared, importance = self._shared(x)
+    def losses(self, x: Float[Tensor, "K B *d"], p: float | None = None) -> dict[str, Tensor]:
+        """Every loss whose coefficient is set, and their weighted sum ``total``, each ``[K]``.
+
+        ``p`` of the importance minimality; None takes ``pnorm``.
+        """
+        p = self.config.pnorm if p is None else p
+        shared, importance = self._shared(x, p)
         c = self.config
         terms: dict[str, tuple[float, Callable[[], Tensor]]] = {}
 
@@ -120,7 +124,7 @@ class SPD:
             lambda: self._layerwise(shared, self._by_chance, c.n_mask_samples),
         )
         want("importance_minimality", c.importance_minimality_coeff, lambda: importance)
-        want("schatten", c.schatten_coeff, lambda: self._schatten(shared))
+        want("schatten", c.schatten_coeff, lambda: self._schatten(shared, p))
         out: dict[str, Tensor] = {}
         total = torch.zeros_like(importance)
         for name, (coefficient, loss) in terms.items():
@@ -131,7 +135,7 @@ class SPD:
                 total = total + coefficient * out[name]
         return {"total": total, **out}
 
-    def _shared(self, x: Tensor) -> tuple[_Step, Tensor]:
+    def _shared(self, x: Tensor, p: float) -> tuple[_Step, Tensor]:
         self.network.begin_step()
         rows = self._rows(x)
         output, inputs = site_inputs(self.network, rows.x)
@@ -144,7 +148,7 @@ class SPD:
             ci[name] = []
             for h in inner[name]:
                 weight = _spread(rows.weight, h.shape[-1])
-                lower, total = gate_importance(h, weight, self.subcomponents.gates[name], self.config.pnorm)
+                lower, total = gate_importance(h, weight, self.subcomponents.gates[name], p)
                 ci[name].append(lower)
                 positions = rows.n * (h.shape[-1] // rows.weight.shape[1])
                 importance = importance + total / positions
@@ -199,7 +203,7 @@ class SPD:
         values = [self._recon(step, [name], mask) for _ in range(samples) for name in self.network.sites]
         return torch.stack(values).mean(0)
 
-    def _schatten(self, step: _Step) -> Tensor:
+    def _schatten(self, step: _Step, p: float) -> Tensor:
         """``mean over rows of sum_c upper^p (|V_c|^2 + |U_c|^2)``, as in the SPD paper's code."""
         total = torch.zeros(self.n_instances, dtype=step.output.dtype, device=step.output.device)
         for name, calls in step.inner.items():
@@ -209,10 +213,7 @@ class SPD:
                 upper = upper_leaky(gate_values(h, self.subcomponents.gates[name])) + 1e-12
                 weight = _spread(step.rows.weight, h.shape[-1])
                 positions = step.rows.n * (h.shape[-1] // step.rows.weight.shape[1])
-                total = (
-                    total
-                    + torch.einsum("kcn,kc,kn->k", upper.pow(self.config.pnorm), size, weight) / positions
-                )
+                total = total + torch.einsum("kcn,kc,kn->k", upper.pow(p), size, weight) / positions
         return total
 
 

@@ -3,7 +3,7 @@
 Every field of the SPD paper's code is here under its name and with its default, and some of ours.
 """
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
@@ -107,6 +107,13 @@ class SPDConfig(Config):
     is_embed_unembed_recon: bool = False
     pnorm: PositiveFloat = 1.0
     """p of the importance minimality loss."""
+    p_anneal_final_p: PositiveFloat | None = None
+    """p at the end, reached linearly; null keeps p constant. From 2 to 1 frees seeds that would stay stuck with
+    two mechanisms in one subcomponent."""
+    p_anneal_start_frac: Probability = 1.0
+    """Share of the steps after which p begins to move."""
+    p_anneal_end_frac: Probability = 1.0
+    """Share of the steps after which p is at its final value."""
     output_loss_type: Literal["mse", "kl"] = "mse"
 
     # Training
@@ -152,16 +159,18 @@ class SPDConfig(Config):
         if self.embedding_recon_coeff or self.is_embed_unembed_recon:
             field = "embedding_recon_coeff" if self.embedding_recon_coeff else "is_embed_unembed_recon"
             raise bad_value(field, getattr(self, field), "applies to language models only", "remove it")
+        if self.p_anneal_end_frac < self.p_anneal_start_frac:
+            raise bad_value(
+                "p_anneal_end_frac", self.p_anneal_end_frac, "before p_anneal_start_frac", "swap them"
+            )
         if self.wandb_project is None and self.tracker == "wandb":
             raise bad_value("tracker", "wandb", "no project to log to", "set wandb_project")
         return self
 
-    @property
-    def model_path(self) -> str | None:
-        """Where the target is."""
-        return self.pretrained_model_path
-
-    def output_losses(self) -> dict[str, Any]:
-        """Name to coefficient of every loss that is on."""
-        named = {name: getattr(self, name) for name in type(self).model_fields if name.endswith("_coeff")}
-        return {name.removesuffix("_coeff"): value for name, value in named.items() if value is not None}
+    def p_at(self, step: int) -> float:
+        """p of the importance minimality loss at a step."""
+        start, end = self.p_anneal_start_frac * self.steps, self.p_anneal_end_frac * self.steps
+        if self.p_anneal_final_p is None or step < start:
+            return self.pnorm
+        done = 1.0 if step >= end else (step - start) / (end - start)
+        return self.pnorm + done * (self.p_anneal_final_p - self.pnorm)
