@@ -32,11 +32,11 @@ demo: $(VENV)/.installed ## train a toy network, take it apart, write runs/demo/
 check: $(VENV)/.installed-dev ## lint, formatting, types and import layers
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/pyright
+	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/lint-imports
 
 type: $(VENV)/.installed-dev ## pyright
-	$(BIN)/pyright
+	$(BIN)/pyright --pythonpath $(BIN)/python
 
 format: $(VENV)/.installed-dev ## ruff: fix and format
 	$(BIN)/ruff check --fix .
