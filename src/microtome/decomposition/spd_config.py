@@ -108,8 +108,8 @@ class SPDConfig(Config):
     pnorm: PositiveFloat = 1.0
     """p of the importance minimality loss."""
     p_anneal_final_p: PositiveFloat | None = None
-    """p at the end, reached linearly; null keeps p constant. Going from 2 to 1 frees seeds that would stay stuck
-    with two mechanisms in one subcomponent."""
+    """p at the end, reached linearly; null keeps p constant. Going from 2 to 1 frees seeds that would
+    otherwise stay stuck with two mechanisms in one subcomponent."""
     p_anneal_start_frac: Probability = 1.0
     """Share of the steps after which p begins to move."""
     p_anneal_end_frac: Probability = 1.0
