@@ -48,6 +48,7 @@ def test_a_planted_decomposition_is_told_apart_exactly(run):
     assert summary["recovered_mechanisms"] == [4, 4]
     np.testing.assert_allclose(summary["mmcs"], 1.0, atol=1e-6)
     np.testing.assert_allclose(summary["ml2r"], 1.0, atol=1e-6)
+    np.testing.assert_allclose(summary["ml2r_with_dead_components"], 1.0, atol=1e-6)
     assert max(summary["faithfulness"]) < 1e-12
     assert max(summary["output_error_all_components"]) < 1e-10
     assert max(summary["output_error_causal_importance"]) < 1e-10
@@ -94,3 +95,16 @@ def test_accuracies_are_those_of_the_masked_networks(run):
     assert summary["accuracy_all_components"] == [pytest.approx(whole, abs=0.003)]
     assert summary["accuracy_causal_importance"] == [pytest.approx(masked, abs=0.003)]
     assert summary["l0"] == {"layers.0": [7.0], "layers.1": [7.0]}
+
+
+def test_a_dead_component_along_a_feature_is_not_its_mechanism(run):
+    found = planted_tms()
+    v, u = found.parameters["components.linear1.V"], found.parameters["components.linear1.U"]
+    # The dead component points exactly along feature 2; the living one is a little off.
+    v[:, 2, 4] = 1.0
+    u[:, 4] = 0.01 * u[:, 2]
+    u[:, 2] += 0.02
+    summary = store_results(run, found, SparseFeatures(2, 4, 0.3))
+    assert min(summary["ml2r"]) > 0.95
+    assert max(summary["ml2r_with_dead_components"]) < 0.8
+    assert summary["recovered_mechanisms"] == [4, 4]
