@@ -66,12 +66,10 @@ def resid_mlp(dtype: torch.dtype, **settings: object) -> tuple[Target, Tensor]:
         n_features=7, d_embed=12, d_mlp=5, n_instances=2, **{"n_layers": 2, **settings}
     )
     target = ResidMLP(config, fixed_embedding=True, shared_embedding=True).reset(1, embedding="random")
-    if config.in_bias:
-        for layer in target.layers:
-            nn.init.normal_(layer.mlp_in.bias)  # pyright: ignore
-    if config.out_bias:
-        for layer in target.layers:
-            nn.init.normal_(layer.mlp_out.bias)  # pyright: ignore
+    draws = torch.Generator().manual_seed(4)
+    for name, parameter in target.named_parameters():
+        if name.endswith("bias"):
+            nn.init.normal_(parameter, generator=draws)
     x = SparseFeatures(2, 7, 0.1, value_range=(-1.0, 1.0)).batch(64, torch.Generator().manual_seed(0))
     return target.to(dtype), x.to(dtype)
 
@@ -130,7 +128,8 @@ def test_fast_step_equals_the_equations(case, hidden, pnorm, loss, samples, dtyp
     ours = fast.losses(x)
     plain = plain_spd_losses(target, fast.subcomponents, config, x, SparseDraw(x, 7).plain)
     for name, value in plain.items():
-        torch.testing.assert_close(ours[name], value, rtol=tolerance, atol=tolerance * 1e-2)
+        # KL is a small difference of larger numbers: its rounding is absolute.
+        torch.testing.assert_close(ours[name], value, rtol=tolerance, atol=tolerance * 0.1)
     ours_grad = gradients(ours, fast.parameters)
     # The reference in double precision whatever ours is in: that is what the tolerance is about.
     for name, grad in gradients(plain, fast.parameters).items():
