@@ -8,6 +8,7 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
+from microtome.core.atomic import cannot_write
 from microtome.core.config import read_yaml
 from microtome.core.device import set_threads, tune_allocator
 from microtome.core.errors import MicrotomeError
@@ -57,8 +58,11 @@ def run_demo(folder: Path, say: Say, *, show_progress: bool = True, steps: float
     tune_allocator()
     say(PLAN.format(folder=folder))
     target = _train(folder / "tms-target", "demo_train_tms", TMSTrainConfig, train_tms, steps, show_progress)
-    kept = len(target.summary["final_loss"])
-    say(f"\n{kept} of {target.summary['trained_instances']} initialisations kept: pentagons.")
+    found = target.summary["polygon_found"]
+    say(
+        f"\n{len(found)} of {target.summary['trained_instances']} initialisations kept;"
+        f" {sum(found)} of them are pentagons."
+    )
     runs = {
         "SPD": _decompose(folder / "tms-spd", "demo_tms_5-2", target, steps, show_progress),
         "APD": _decompose(folder / "tms-apd", "demo_tms_5-2_apd", target, steps, show_progress),
@@ -79,14 +83,24 @@ def run_demo(folder: Path, say: Say, *, show_progress: bool = True, steps: float
 
 
 def _make_room(folder: Path) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise MicrotomeError(f"out_dir={str(folder)!r}: is a file; choose another --out_dir")
+    try:
+        _empty(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / MARK).write_text("{}\n")
+    except OSError as error:
+        raise cannot_write(folder, error) from error
+
+
+def _empty(folder: Path) -> None:
+    """Remove an earlier demonstration, and nothing else."""
     if folder.exists() and any(folder.iterdir()):
         if not (folder / MARK).is_file():
             raise MicrotomeError(
                 f"out_dir={str(folder)!r}: already holds other files; choose another --out_dir"
             )
         shutil.rmtree(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / MARK).write_text("{}\n")
 
 
 def recipe(name: str) -> dict[str, Any]:
@@ -141,9 +155,11 @@ def _mechanism_row(method: str, summary: dict[str, Any]) -> Row:
 def _verdict(method: str, summary: dict[str, Any]) -> str:
     wanted, found = summary["mechanisms"], summary["recovered_mechanisms"]
     full = sum(n == wanted for n in found)
+    if full == len(found):
+        return f"{method}: recovered {wanted} of {wanted} mechanisms in all {full} seeds."
     return (
-        f"{method}: recovered {max(found)} of {wanted} mechanisms"
-        f" (all of them in {full} of {len(found)} seeds; the worst seed found {min(found)})."
+        f"{method}: recovered {wanted} of {wanted} mechanisms in {full} of {len(found)} seeds;"
+        f" the worst seed found {min(found)}."
     )
 
 
@@ -192,7 +208,9 @@ def _report(
     )
     page.picture(target.path / "polygon.png", "The trained targets: one arrow a feature.", "Pentagons")
     note = "Mean ± standard deviation over seeds. MMCS: mean max cosine similarity; ML2R: mean L2 ratio."
-    page.table("What was recovered", mechanisms, f"{note} Both are 1 for a perfect decomposition.")
+    measures = [key for key in mechanisms[0] if key != "method"]
+    turned = [{"": key, **{str(row["method"]): row[key] for row in mechanisms}} for key in measures]
+    page.table("What was recovered", turned, f"{note} Both are 1 for a perfect decomposition.")
     for method in ("SPD", "APD"):
         page.section(f"Decomposed by {method}")
         _pictures(
@@ -222,6 +240,6 @@ def next_commands(folder: Path) -> list[str]:
     """Three commands to try after the demonstration."""
     return [
         f"microtome magnitude --model_path {folder / 'tms-spd'} --features all",
-        f"microtome decompose tms_5-2 --pretrained_model_path {folder / 'tms-target'}",
+        f"microtome decompose tms_5-2 --instances null --pretrained_model_path {folder / 'tms-target'}",
         "microtome train tms --help",
     ]
