@@ -8,6 +8,7 @@ from microtome.cli.recipes import find_config, recipes
 from microtome.core.config import Config, read_yaml
 from microtome.core.device import say
 from microtome.core.errors import MicrotomeError
+from microtome.core.runs import RunFolder
 
 USAGE = "decompose CONFIG.yaml|RECIPE|--resume RUN"
 ABOUT = (
@@ -69,13 +70,36 @@ def main(arguments: Sequence[str]) -> int:
         command=["microtome", "decompose", *arguments],
         progress=not parsed.options.quiet,
     )
-    _say_where(run.path)
+    _say_what(run)
     return 0
 
 
-def _say_where(path: Path) -> None:
-    print(f"Decomposed. Results: {path}")
-    print(f"Draw its pictures again with: microtome interpret {path}")
+# What the end of a run tells of its summary, one value a seed; the summary itself holds more.
+TOLD = (
+    "recovered_mechanisms",
+    "mmcs",
+    "ml2r",
+    "identity_error",
+    "alive",
+    "l0",
+    "accuracy_target",
+    "accuracy_all_components",
+    "accuracy_causal_importance",
+    "output_error_all_components",
+    "output_error_causal_importance",
+    "output_error_topk",
+)
+
+
+def _say_what(run: RunFolder) -> None:
+    print("One value a seed:")
+    for name in TOLD:
+        found = run.summary.get(name)
+        for site, values in (found if isinstance(found, dict) else {"": found}).items():
+            if isinstance(values, list):
+                print(f"  {f'{name} {site}'.strip():<34} {', '.join(f'{value:.4g}' for value in values)}")
+    print(f"Decomposed. Results: {run.path}")
+    print(f"Draw its pictures again with: microtome interpret {run.path}")
 
 
 def _resume(parsed: Parsed) -> int:
@@ -95,7 +119,7 @@ def _resume(parsed: Parsed) -> int:
         return 0
     from microtome.decomposition.decompose import resume
 
-    _say_where(resume(run.path, progress=not options.quiet).path)
+    _say_what(resume(run.path, progress=not options.quiet))
     return 0
 
 
