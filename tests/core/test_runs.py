@@ -345,3 +345,12 @@ def test_metrics_hold_any_name_and_number(tmp_path_factory, values):
     run = RunFolder(tmp_path_factory.mktemp("run"))
     run.log(7, values)
     assert run.metrics() == [{"step": 7, **values}]
+
+
+def test_lines_of_metrics_that_are_not_ours_are_left_out(tmp_path):
+    run = RunFolder.create(tmp_path / "run", Settings(), kind="x")
+    run.log(1, {"loss": 2.0})
+    with (run.path / "metrics.jsonl").open("a") as file:
+        file.write('[1]\n{"loss": 3}\n')
+    run.drop_metrics_after(5)
+    assert run.metrics() == [{"step": 1, "loss": 2.0}]

@@ -13,6 +13,7 @@ from small_runs import (
 
 from microtome.cli.main import main
 from microtome.core.errors import MicrotomeError
+from microtome.core.runs import RunFolder
 from microtome.targets.config import TMSModelConfig
 from microtome.targets.tms import TMS
 from microtome.training.config import TMSTrainConfig
@@ -113,3 +114,39 @@ def told(words: list[str], message: str, tmp_path: Path, capsys: Captured) -> No
 def test_the_task_has_to_fit_the_target(target: Path, tmp_path: Path) -> None:
     with pytest.raises(MicrotomeError, match="of another kind; use tms"):
         start("spd", target, tmp_path / "run", task_config={"task_name": "residual_mlp"})
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("C: 6", "C: 7", "undo the changes to config.yaml"),
+        ("n_ci_mlp_neurons: 16", "n_ci_mlp_neurons: 8", "undo the changes to config.yaml"),
+        ("steps: 60", "steps: 20", "steps=20: the run is at step 60 already"),
+    ],
+)
+def test_resuming_after_the_configuration_was_edited(
+    old: str, new: str, message: str, target: Path, tmp_path: Path, capsys: Captured
+) -> None:
+    run = start("spd", target, tmp_path / "run")
+    (run.path / "summary.json").unlink()
+    config = run.path / "config.yaml"
+    text = config.read_text()
+    assert f"\n{old}\n" in text
+    config.write_text(text.replace(f"\n{old}\n", f"\n{new}\n"))
+    assert main(["decompose", "--resume", str(run.path)]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_latest_is_the_newest_target_of_the_task(target: Path, tmp_path: Path, capsys: Captured) -> None:
+    tms = TMSTrainConfig(tms_model_config=TMSModelConfig(n_features=5, n_hidden=2))
+    for started, kind in enumerate(("train-tms", "train-digits")):
+        run = RunFolder.create(tmp_path / "runs" / kind, tms, kind=kind)
+        environment = run.environment | {"started": f"2026-01-0{started + 1}T00:00:00+00:00"}
+        run.save_json("environment.json", environment)
+    for name in ("tms.pth", "tms_train_config.yaml"):
+        (tmp_path / "runs" / "train-tms" / name).write_bytes((target / name).read_bytes())
+    values = settings("spd", target) | {"pretrained_model_path": "latest", "steps": 1}
+    config = write_yaml(tmp_path / "c.yaml", values)
+    command = ["decompose", str(config), "--runs_root", str(tmp_path / "runs"), "--quiet"]
+    assert main(command) == 0
+    assert f"latest is {tmp_path / 'runs' / 'train-tms'}" in capsys.readouterr().err

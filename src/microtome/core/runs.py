@@ -122,7 +122,7 @@ class RunFolder:
                 row = json.loads(line)
             except json.JSONDecodeError:
                 continue
-            if isinstance(row, dict):
+            if isinstance(row, dict) and "step" in row:
                 rows.append(row)
         return rows
 

@@ -8,8 +8,9 @@ from typing import Any
 
 import torch
 
-from microtome.core.device import resolve_device, set_threads
+from microtome.core.device import resolve_device, say, set_threads
 from microtome.core.errors import CannotLoad, MicrotomeError, bad_value
+from microtome.core.run_lock import only_writer
 from microtome.core.runs import RunFolder, timestamp
 from microtome.core.tracking import NoTracker, Tracker, open_tracker
 from microtome.data.loading import DataSource, data_from_spec
@@ -23,6 +24,14 @@ from microtome.decomposition.result import Decomposition, target_from
 from microtome.decomposition.spd import SPD
 from microtome.targets.loading import load_target
 from microtome.targets.network import Target
+
+# Task -> the kind of run that ``latest`` means.
+LATEST = {
+    "tms": "train-tms",
+    "residual_mlp": "train-resid-mlp",
+    "resid_mlp": "train-resid-mlp",
+    "digits": "train-digits",
+}
 
 
 @dataclass(frozen=True)
@@ -105,7 +114,10 @@ def load_job(
             "pretrained_model_path", None, "no target", "give a run folder, a checkpoint, or `latest`"
         )
     device = resolve_device(config.device)
-    loaded = load_target(path, runs_root=runs_root, relative_to=relative_to, device=device)
+    want = LATEST.get(task.task_name if task is not None else "", "train")
+    loaded = load_target(path, runs_root=runs_root, relative_to=relative_to, device=device, want=want)
+    if path == "latest":
+        say(f"latest is {loaded.source.parent}")
     spec = dict(loaded.data or {})
     kinds = {"tms": ("tms",), "resid_mlp": ("residual_mlp", "resid_mlp")}
     kind = kinds.get(str(loaded.target.spec()["kind"]), ("digits",))
@@ -165,9 +177,10 @@ def run_job(
         path, config, command=command, seed=config.seed, device=str(device), kind=f"decompose-{config.method}"
     )
     try:
-        run.save_yaml("final_config.yaml", config.as_dict())
-        _copy_target(run, job)
-        return _finish(run, job, method, progress=progress)
+        with only_writer(run.path):
+            run.save_yaml("final_config.yaml", config.as_dict())
+            _copy_target(run, job)
+            return _finish(run, job, method, progress=progress)
     except BaseException:
         if not run.checkpoint_steps():  # nothing to carry on from: leave nothing behind
             shutil.rmtree(run.path, ignore_errors=True)
@@ -179,9 +192,15 @@ def run_job(
 def resume(path: str | Path, *, progress: bool = True, data: DataSource | None = None) -> RunFolder:
     """Carry a stopped run on from its last checkpoint, bit for bit on a CPU.
 
-    ``data``: the inputs again, where the run was given them in memory. Raises ``CannotLoad``.
+    ``data``: the inputs again, where the run was given them in memory. Raises ``CannotLoad``, and
+    ``MicrotomeError`` while another process works on the run.
     """
     run = RunFolder.open(path)
+    with only_writer(run.path):
+        return _carry_on(run, progress=progress, data=data)
+
+
+def _carry_on(run: RunFolder, *, progress: bool, data: DataSource | None) -> RunFolder:
     checkpoint = run.latest_checkpoint()
     if checkpoint is None:
         raise CannotLoad(f"{run.path}: holds no checkpoint to carry on from; start the run again")

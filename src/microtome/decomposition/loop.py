@@ -12,7 +12,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from microtome.core.errors import Diverged
+from microtome.core.errors import CannotLoad, Diverged
 from microtome.core.progress import progress
 from microtome.core.runs import RunFolder
 from microtome.core.schedules import learning_rate_factor
@@ -211,7 +211,22 @@ class Loop:
         return {name: tensor.contiguous().clone() for name, tensor in tensors.items()}
 
     def restore(self, step: int, tensors: Mapping[str, Tensor]) -> None:
-        """Go back to a saved state; later lines of the metrics are forgotten."""
+        """Go back to a saved state; later lines of the metrics are forgotten.
+
+        Raises ``CannotLoad`` where the configuration was edited so that the state does not fit it.
+        """
+        if step > self.config.steps:
+            raise CannotLoad(
+                f"steps={self.config.steps}: the run is at step {step} already; give at least that"
+            )
+        for name, tensor in self.method.parameters.items():
+            saved = tensors.get(name)
+            if saved is None or saved.shape != tensor.shape:
+                shape = "none" if saved is None else list(saved.shape)
+                raise CannotLoad(
+                    f"{name}: the configuration asks for shape {list(tensor.shape)}, the checkpoint has"
+                    f" {shape}; undo the changes to config.yaml, or start a new run"
+                )
         self.step = step
         for name, tensor in self.method.parameters.items():
             with torch.no_grad():
