@@ -124,3 +124,43 @@ def test_a_module_with_nan_is_refused(tmp_path: Path) -> None:
     with pytest.raises(MicrotomeError, match="hold NaN or infinity"):
         microtome.decompose(module, data=rows(), out_dir=tmp_path / "run", **SHORT)
     assert not (tmp_path / "run").exists()
+
+
+class Parts(Classifier):
+    def forward(self, x: Any) -> Any:
+        logits = super().forward(x)
+        return (
+            {"logits": logits, "rest": (logits + 1, logits)}[self.part] if self.part else {"logits": logits}
+        )
+
+    part = ""
+
+
+@pytest.mark.parametrize(("part", "output"), [("", "logits"), ("rest", 1)])
+def test_a_module_that_returns_more_than_a_tensor(part: str, output: str | int, tmp_path: Path) -> None:
+    module, x = Parts(), rows()
+    module.part = part
+    found = microtome.decompose(module, data=x.numpy(), output=output, out_dir=tmp_path / "run", **SHORT)
+    torch.testing.assert_close(found.target(x[None])[0], Classifier.forward(module.eval(), x))
+
+
+@pytest.mark.parametrize(
+    ("change", "data", "message"),
+    [
+        (lambda m: m.double(), rows().double(), "inner=torch.float64: not single precision"),
+        (lambda m: m, torch.rand(9, 5), "data: the module cannot run on torch.float32 of shape [n, 5]"),
+    ],
+)
+def test_a_module_and_data_that_do_not_fit(change: Any, data: Any, message: str, tmp_path: Path) -> None:
+    with pytest.raises(MicrotomeError, match=re.escape(message)):
+        microtome.decompose(change(Classifier()), data=data, out_dir=tmp_path / "run", **SHORT)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_module_that_its_description_cannot_make_again(tmp_path: Path) -> None:
+    module = nn.Sequential(nn.Linear(8, 4), nn.BatchNorm1d(4))
+    found = microtome.decompose(module, data=rows(), out_dir=tmp_path / "run", **SHORT)
+    with pytest.raises(MicrotomeError, match="pass the module yourself"):
+        microtome.load(tmp_path / "run")
+    x = rows()[None]
+    torch.testing.assert_close(microtome.load(tmp_path / "run", module=module).forward(x), found.forward(x))

@@ -177,5 +177,12 @@ def target_from(
     """The frozen target that a checkpoint holds."""
     target = build(extra["target"], module)
     state = {n.removeprefix("target/"): t for n, t in tensors.items() if n.startswith("target/")}
-    target.load_state_dict(state)
+    try:
+        target.load_state_dict(state)
+    except RuntimeError:
+        name = extra["target"].get("module", {}).get("class", extra["target"]["kind"])
+        raise CannotLoad(
+            f"{name}: made from its description it does not fit its weights;"
+            " pass the module yourself: microtome.load(path, module=...)"
+        ) from None
     return target.requires_grad_(False).eval()

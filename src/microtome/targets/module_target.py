@@ -22,7 +22,7 @@ class ModuleTarget(Target):
     The module gets ``[K*B, ...]``: the K instances share its weights. A layer that runs twice in one pass,
     and layers that share one weight tensor, are one site, handed to the site function at every use. A layer
     whose weight is another one's transpose in the same memory is ``tied_to`` it.
-    ``output`` names the attribute or key to take when the module does not return a tensor (``logits``).
+    ``output`` names the attribute, key or position to take when the module does not return a tensor.
     ``sharing`` is for loading: which layers shared weights when the run was made, out of ``spec()``.
 
     Raises MicrotomeError when a pattern matches no ``nn.Linear``.
@@ -33,7 +33,7 @@ class ModuleTarget(Target):
         module: nn.Module,
         patterns: Sequence[str] = ("*",),
         n_instances: int = 1,
-        output: str | None = None,
+        output: str | int | None = None,
         sharing: Mapping[str, Mapping[str, str]] | None = None,
     ) -> None:
         super().__init__()
@@ -164,7 +164,7 @@ class ModuleTarget(Target):
 
     def _tensor(self, out: Any) -> Tensor:
         if self.output is not None:
-            chosen = out.get(self.output) if isinstance(out, dict) else getattr(out, self.output, None)
+            chosen = _part(out, self.output)
             if not isinstance(chosen, Tensor):
                 problem = f"no such tensor in a {type(out).__name__}"
                 raise bad_value("output", self.output, problem, "name one it has")
@@ -172,9 +172,18 @@ class ModuleTarget(Target):
         if not isinstance(out, Tensor):
             raise MicrotomeError(
                 f"{type(self.module).__name__} returns a {type(out).__name__}, not a tensor; "
-                "name the part to compare with output=..., such as output='logits'"
+                "name the part to compare with output=..., such as output='logits' or output=0"
             )
         return out
+
+
+def _part(out: Any, name: str | int) -> Any:
+    """What ``out`` holds under a key, at a position or as an attribute; None when there is no such thing."""
+    if isinstance(out, dict):
+        return out.get(name)
+    if isinstance(name, int):
+        return out[name] if isinstance(out, (tuple, list)) and -len(out) <= name < len(out) else None
+    return getattr(out, name, None)
 
 
 def _matching_layers(module: nn.Module, patterns: Sequence[str]) -> dict[str, str]:
