@@ -9,6 +9,7 @@ import yaml
 
 from microtome.core.errors import Diverged, MicrotomeError
 from microtome.core.runs import RunFolder
+from microtome.core.tracking import NoTracker
 from microtome.targets.loading import load_target
 from microtome.targets.resid_mlp import ResidMLP
 from microtome.targets.tms import TMS
@@ -257,3 +258,25 @@ def test_bad_resid_configuration(changes: dict, message: str) -> None:
 def test_configurations_import_no_torch() -> None:
     code = "import sys, microtome.training.config; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_pictures_are_tracked_at_the_last_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """W&B drops what is logged for an earlier step than the last."""
+    seen: list[int] = []
+
+    class Steps(NoTracker):
+        def log(self, step: int, values: object) -> None:
+            seen.append(step)
+
+        def image(self, step: int, name: str, path: Path) -> None:
+            seen.append(step)
+
+    monkeypatch.setattr("microtome.training.run.open_tracker", lambda *_: Steps())
+    train_tms(SMALL_TMS, out_dir=tmp_path / "run", show_progress=False)
+    assert seen == sorted(seen) and seen[-1] == SMALL_TMS.steps - 1 and seen.count(seen[-1]) > 2
+
+
+@pytest.mark.filterwarnings("error")
+def test_inputs_that_are_all_zero_draw_without_a_warning(tmp_path: Path) -> None:
+    config = SMALL_TMS.model_copy(update={"feature_probability": 0.0, "steps": 2})
+    assert train_tms(config, out_dir=tmp_path / "run", show_progress=False).finished

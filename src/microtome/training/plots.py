@@ -84,7 +84,7 @@ def loss_curves(metrics: Sequence[Mapping[str, Any]]) -> Figure:
     for instance in range(losses.shape[1]):
         colour = PALETTE[instance % len(PALETTE)]
         ax.plot(steps, losses[:, instance], color=colour, lw=1.1, label=f"instance {instance}")
-    ax.set(xlabel="step", ylabel="training loss", yscale="log")
+    ax.set(xlabel="step", ylabel="training loss", yscale="log" if (losses > 0).any() else "linear")
     ax.grid(axis="y", color=GRID)
     if 1 < losses.shape[1] <= 8:
         ax.legend()

@@ -22,6 +22,7 @@ class TrainingRun:
     folder: RunFolder
     bar: Progress
     tracker: Tracker
+    steps: int
 
     def report(self, step: int, values: Mapping[str, Any]) -> None:
         """One line of ``metrics.jsonl``, the progress line and the tracker."""
@@ -30,8 +31,8 @@ class TrainingRun:
         self.tracker.log(step, values)
 
     def image(self, name: str, path: Path) -> None:
-        """Tell the tracker of a picture."""
-        self.tracker.image(0, name, path)
+        """Tell the tracker of a picture, at the last step: W&B drops what comes for an earlier one."""
+        self.tracker.image(self.steps - 1, name, path)
 
 
 @contextmanager
@@ -61,7 +62,7 @@ def training_run(
         tracker = open_tracker(tracking, folder, config.wandb_project, name, config.as_dict())
         try:
             with progress(f"training {kind}", steps, enabled=show_progress) as bar:
-                yield TrainingRun(folder, bar, tracker)
+                yield TrainingRun(folder, bar, tracker, steps)
         finally:
             tracker.finish()
     except BaseException:
