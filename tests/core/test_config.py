@@ -182,3 +182,23 @@ def test_to_file_and_back(tmp_path):
     value = Settings(lr=1e-5, name="null", pet=Dog(tail=3))
     value.to_file(tmp_path / "a.yaml")
     assert Settings.from_file(tmp_path / "a.yaml") == value
+
+
+class Choice(Config):
+    keep: Literal["all"] | PositiveInt = "all"
+    pet: Annotated[Cat | Dog, Field(discriminator="kind")] = Cat()
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"pet": {"kind": "dog", "tail": "long"}}, "pet.tail='long': must be"),
+        ({"keep": 0}, "keep=0: must be 'all'; keep=0: must be greater than 0"),
+        ({"pet": None}, "pet=None: must be a mapping of keys to values"),
+        ({"pet": {"kind": "dog", "whiskers": 3}}, "unknown key pet.whiskers; known keys: kind, tail"),
+    ],
+)
+def test_a_problem_is_told_under_the_name_that_the_user_wrote(values, message):
+    with pytest.raises(MicrotomeError) as told:
+        Choice.from_mapping(values)
+    assert message in str(told.value)

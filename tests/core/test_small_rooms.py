@@ -261,3 +261,23 @@ def test_the_env_file_gives_wandb_names_and_overrides_nothing(tmp_path, monkeypa
     assert os.environ["WANDB_PROJECT"] == "p # q"
     assert (os.environ["WANDB_MODE"], os.environ["PATH"]) == ("offline", path)
     assert read_environment_file(tmp_path / "none") == []
+
+
+def test_thousands_of_threads_are_not_started():
+    before = torch.get_num_threads()
+    try:
+        assert set_threads(100_000) == torch.get_num_threads() <= max(os.cpu_count() or 1, 64)
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_a_dumb_terminal_gets_plain_lines(monkeypatch):
+    class Screen(io.StringIO):
+        def isatty(self):
+            return True
+
+    monkeypatch.setenv("TERM", "dumb")
+    stream = Screen()
+    with progress("train", 2, stream=stream) as bar:
+        bar.update(2, {"loss": 0.5})
+    assert stream.getvalue().startswith("train  2/2 (100%)") and "\x1b" not in stream.getvalue()

@@ -193,3 +193,10 @@ def test_broken_files_are_one_line(tmp_path: Path, content: bytes) -> None:
     with pytest.raises(MicrotomeError) as caught:
         load_target(tmp_path / "tms.pth")
     assert "\n" not in str(caught.value) and "tms.pth" in str(caught.value)
+
+
+def test_digits_with_one_number_for_the_hidden_sizes(tmp_path: Path) -> None:
+    torch.save(MLP(MLPModelConfig(sizes=(64, 7, 10))).state_dict(), tmp_path / "digits.pth")
+    (tmp_path / "digits_train_config.yaml").write_text("hidden_sizes: 7\n")
+    with pytest.raises(CannotLoad, match="hidden_sizes=7: not a list"):
+        load_target(tmp_path)

@@ -1,7 +1,7 @@
 """Frozen, strict configurations: a YAML file is the base, flags win, unknown keys are refused."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, TypeVar, get_args, get_origin
 
@@ -10,7 +10,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
 from microtome.core.atomic import write_text
-from microtome.core.config_keys import migrate, normalise, unknown_keys
+from microtome.core.config_keys import field_names, migrate, normalise, unknown_keys
 from microtome.core.errors import MicrotomeError
 
 Probability = Annotated[float, Field(ge=0, le=1)]
@@ -71,7 +71,7 @@ class Config(BaseModel):
         try:
             return cls.model_validate(values)
         except pydantic.ValidationError as error:
-            raise one_line_error(error, source) from error
+            raise one_line_error(error, source, field_names(cls)) from error
 
     @classmethod
     def from_file(cls: type[ConfigType], path: str | Path, note: Note | None = None) -> ConfigType:
@@ -136,15 +136,22 @@ def _yaml_problem(error: yaml.YAMLError) -> str:
     return f"line {mark.line + 1}: {problem}" if mark is not None else problem
 
 
-def one_line_error(error: pydantic.ValidationError, source: str = "config") -> MicrotomeError:
-    """A pydantic error as one line: ``batch_size=-1: must be greater than 0; ...``."""
-    parts = [_one_problem(details) for details in error.errors(include_url=False)]
+def one_line_error(
+    error: pydantic.ValidationError, source: str = "config", fields: Collection[str] | None = None
+) -> MicrotomeError:
+    """A pydantic error as one line: ``batch_size=-1: must be greater than 0; ...``.
+
+    ``fields``: the names of all fields, to leave out what pydantic puts between them (which member of a
+    union it tried).
+    """
+    parts = [_one_problem(details, fields) for details in error.errors(include_url=False)]
     prefix = "" if source == "config" else f"{source}: "
     return MicrotomeError(prefix + "; ".join(dict.fromkeys(parts)))
 
 
-def _one_problem(details: Any) -> str:
-    field = ".".join(str(part) for part in details["loc"])
+def _one_problem(details: Any, fields: Collection[str] | None) -> str:
+    loc = details["loc"]
+    field = ".".join(str(part) for part in loc if fields is None or isinstance(part, int) or part in fields)
     cause = details.get("ctx", {}).get("error")
     if isinstance(cause, MicrotomeError):
         return str(cause)  # already names the field and the value
@@ -152,7 +159,7 @@ def _one_problem(details: Any) -> str:
     if details["type"] == "missing":
         return f"{field} is missing: give it a value"
     text = re.sub(r"^Input should be ", "must be ", text)
-    text = re.sub(r"a valid dictionary or instance of \w+", "a mapping of keys to values", text)
+    text = re.sub(r"a valid dictionary or (instance of \w+|object.*)", "a mapping of keys to values", text)
     text = " ".join(text.split())
     if not field:
         return text

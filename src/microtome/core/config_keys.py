@@ -79,7 +79,7 @@ def nearest(word: str, known: list[str]) -> str | None:
 
 
 def _unknown(key: str, prefix: str, known: list[str], everywhere: list[str]) -> str:
-    elsewhere = [name for name in everywhere if name.split(".")[-1] == key]
+    elsewhere = [name for name in everywhere if name.split(".")[-1] == key and name != prefix + key]
     near = nearest(key, known)
     if elsewhere:
         mend = f"it belongs at {elsewhere[0]}"
@@ -102,6 +102,11 @@ def _all_keys(model: Model, prefix: str = "", depth: int = 0) -> list[str]:
             for nested in models_in(field.annotation):
                 keys += _all_keys(nested, f"{prefix}{name}.", depth + 1)
     return keys
+
+
+def field_names(model: Model) -> set[str]:
+    """The names of every field, nested ones too, without the path to them."""
+    return {part for name in _all_keys(model) for part in name.split(".")}
 
 
 def field_annotation(model: Model, name: str) -> Any:

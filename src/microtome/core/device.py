@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 # Parameter numbers of glibc's mallopt, from malloc.h.
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_MAX = -4
+MOST_THREADS = 64
 
 
 def say(line: str) -> None:
@@ -58,7 +59,8 @@ def set_threads(n: int | None = None, small: bool = True) -> int:
     """Set how many threads torch uses for one operation and return that number.
 
     ``None`` chooses by the size of the work: one thread for small tensors (a second thread costs more in
-    waiting than it computes), otherwise OMP_NUM_THREADS or the number of cores this process may use.
+    waiting than it computes), otherwise OMP_NUM_THREADS or the number of cores this process may use. Beyond
+    64 threads on a machine with fewer cores ``n`` is cut: thousands of threads crash.
     """
     import torch
 
@@ -66,6 +68,7 @@ def set_threads(n: int | None = None, small: bool = True) -> int:
         n = 1 if small else int(os.environ.get("OMP_NUM_THREADS") or _cores())
     if n < 1:
         raise bad_value("threads", n, "must be at least 1", "leave it out to choose by the size of the work")
+    n = min(n, max(_cores(), MOST_THREADS))
     torch.set_num_threads(n)
     return n
 

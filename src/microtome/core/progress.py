@@ -1,5 +1,6 @@
 """Live progress of a long loop: one live line on a terminal, plain lines when piped."""
 
+import os
 import sys
 import time
 from collections.abc import Mapping
@@ -28,7 +29,7 @@ class Progress:
         self.title, self.total, self.start = title, max(total, 1), start
         self.stream: Any = stream if stream is not None else sys.stderr
         self.enabled = enabled
-        self.live = enabled and self.stream.isatty()
+        self.live = enabled and self.stream.isatty() and os.environ.get("TERM") not in ("dumb", "unknown")
         self._step, self._values = start, {}
         self._began = self._shown = time.monotonic()
         self._shown_step = start - 1

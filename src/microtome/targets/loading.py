@@ -133,7 +133,10 @@ def _load_resid(
 def _load_digits(
     state: dict[str, Tensor], config: dict[str, Any], path: Path
 ) -> tuple[BatchedTarget, DataSpec]:
-    sizes = (64, *config.get("hidden_sizes", ()), 10)
+    hidden = config.get("hidden_sizes", ())
+    if not isinstance(hidden, (list, tuple)):
+        raise CannotLoad(f"{path.parent}: hidden_sizes={hidden!r}: not a list; use the file it came with")
+    sizes = (64, *hidden, 10)
     k = next(iter(state.values())).shape[0] if state else 1
     target = MLP(MLPModelConfig.from_mapping({"sizes": sizes, "n_instances": k}, str(path)))
     target.load_weights(state, path)
