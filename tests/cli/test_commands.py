@@ -453,3 +453,33 @@ def test_help_of_the_method_that_the_file_is_for(capsys, tmp_path):
     assert "--task_config.init_scale" in capsys.readouterr().out
     assert main(["decompose", "--method", "spd", "--help"]) == 0
     assert "--importance_minimality_coeff" in capsys.readouterr().out
+
+
+# -- the demonstration's folder, and what it tells to try next
+
+
+def test_the_demonstration_does_not_go_into_a_file(one_line, tmp_path):
+    (tmp_path / "page").write_text("mine")
+    assert "is a file; choose another --out_dir" in one_line("demo", "--out_dir", str(tmp_path / "page"))
+    assert "cannot be written" in one_line("demo", "--out_dir", str(tmp_path / "page" / "inside"))
+    assert (tmp_path / "page").read_text() == "mine"
+
+
+def test_the_next_commands_fit_the_targets_that_the_demonstration_keeps(tmp_path):
+    from microtome.cli.flags import build, parse
+    from microtome.core.config import read_yaml
+    from microtome.decomposition.spd_config import SPDConfig
+    from microtome.demo import next_commands, recipe
+
+    kept = recipe("demo_train_tms")["keep"]
+    (command,) = [line for line in next_commands(tmp_path) if " decompose " in line]
+    _, _, name, *words = command.split()
+    flags = parse(words, "decompose", "", Config, SPDConfig).values
+    config = build(SPDConfig, read_yaml(find_config(name)), flags, name)
+    assert all(k < kept for k in config.instances or ())
+
+
+def test_no_runs_of_a_kind_is_not_no_runs(capsys, tmp_path):
+    RunFolder.create(tmp_path / "run", Config(), kind="train-tms")
+    assert main(["runs", str(tmp_path), "--kind", "decompose"]) == 0
+    assert "No runs of kind decompose" in capsys.readouterr().out

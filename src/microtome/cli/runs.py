@@ -29,6 +29,9 @@ def main(arguments: Sequence[str]) -> int:
         raise MicrotomeError(f"runs: takes one folder, not also {parsed.positional[1]!r}")
     root = Path(parsed.positional[0]) if parsed.positional else parsed.options.runs_root
     found = list_runs(root, parsed.options.kind)
+    if not found and parsed.options.kind and list_runs(root):
+        print(f"No runs of kind {parsed.options.kind} under {root}; `microtome runs` lists all.")
+        return 0
     if not found:
         print(f"No runs under {root}. `microtome demo` makes some.")
         return 0
