@@ -217,3 +217,10 @@ def test_cosine_analysis_has_a_point_a_component_and_seed(rng):
     )
     assert [len(line.get_xdata()) for line in figure.axes[0].lines] == [20, 20]
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["seed 0", "seed 1"]
+
+
+def test_a_sum_that_is_longer_than_the_target_stays_in_its_panel():
+    rows, parts = pentagon()
+    figure = drawn(plots.tms_combined_diagram(rows, 2 * rows, parts))
+    panel = next(ax for ax in figure.axes if ax.get_title() == "Sum of components")
+    assert panel.get_xlim()[1] > 2 * np.abs(rows).max()

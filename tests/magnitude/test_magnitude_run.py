@@ -132,3 +132,15 @@ def test_large_panels_enlarge_the_type_too(tmp_path, spd_tms):
     with Image.open(files[1]) as image:
         assert image.size[0] == pytest.approx(default[0] * scale, rel=0.02)
     assert notes == []
+
+
+def test_neurons_without_a_nonlinearity_are_not_said_to_have_one(spd_tms):
+    config = MagnitudeConfig(**SMALL)
+    sweep = compute(spd_tms, config.chosen_features(5), config.n_steps, config.max_magnitude)
+    for site, nonlinear in (("linear1", False), ("linear2", True)):
+        assert grid_data(sweep, config, 0, site).nonlinear is nonlinear
+    titles = [
+        ax.get_title("left")
+        for ax in unified_grid(grid_data(sweep, config, 0, "linear1"), feature=0, site="").axes
+    ]
+    assert "Neurons" in titles and not any("nonlinearity" in title for title in titles)

@@ -115,3 +115,11 @@ def test_network_draws_one_edge_a_weight_that_is_not_zero_and_dashes_the_negativ
     assert sum(line.is_dashed() for line in ax.lines) == 2
     widest = max(ax.lines, key=lambda line: line.get_lw())
     assert widest.get_lw() == pytest.approx(2.8)
+
+
+def test_numbers_outside_the_panel_take_no_room():
+    figure, axes = style.panels()
+    draw_polygon(axes[0, 0], np.array([[9.0, 0.0]]), limit=1.0, labels=True)
+    figure.draw_without_rendering()
+    assert axes[0, 0].get_position().width > 0.5
+    assert all(text.get_clip_on() for text in axes[0, 0].texts)

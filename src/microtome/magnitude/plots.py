@@ -46,6 +46,7 @@ class GridData:
     gate_outputs: Float[np.ndarray, "S c"] | None
     gate_inputs: Float[np.ndarray, "S c"] | None
     importance_note: str = ""
+    nonlinear: bool = True  # whether a nonlinearity changes the neurons
 
 
 @styled
@@ -119,7 +120,7 @@ def _families(data: GridData, pre_activation: bool, threshold: float, feature: i
     missing = data.importance_note
     return [
         _Family(
-            f"Neurons, {stage} the nonlinearity",
+            f"Neurons, {stage} the nonlinearity" if data.nonlinear else "Neurons",
             "activation",
             data.neurons,
             [str(i) for i in data.neuron_names],

@@ -113,6 +113,7 @@ def grid_data(sweep: MagnitudeSweep, config: MagnitudeConfig, position: int, sit
         gate_outputs=sweep.gate_outputs[site][k, position][:, chosen] if gates else None,
         gate_inputs=sweep.gate_inputs[site][k, position][:, chosen] if gates else None,
         importance_note=reason,
+        nonlinear=site in sweep.pre and not np.array_equal(sweep.pre[site], sweep.post[site]),
     )
 
 

@@ -30,7 +30,9 @@ def draw_polygon(
         length = float(np.hypot(x, y))
         if labels and length > 0.1 * half:
             offset = 1 + 0.16 * half / length
-            ax.text(x * offset, y * offset, str(index), ha="center", va="center", fontsize=7.5, color=INK)
+            place = {"ha": "center", "va": "center", "fontsize": 7.5, "color": INK}
+            number = ax.text(x * offset, y * offset, str(index), clip_on=True, **place)
+            number.set_in_layout(False)  # a tip outside the panel would make room for itself beside it
     ax.set(xlim=(-half, half), ylim=(-half, half), aspect="equal", xticks=[], yticks=[])
     for side in ax.spines.values():
         side.set(visible=True, color=GRID)

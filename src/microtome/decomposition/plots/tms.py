@@ -57,7 +57,9 @@ def tms_combined_diagram(
     rows = int(in_plane) + int(as_network)
     bands, columns = grid_shape(len(matrices), MAX_PANELS_IN_A_ROW)
     figure, axes = panels(rows * bands, columns, width=1.45, height=1.6, title=title)
-    largest = max(float(np.abs(target).max()), 1e-6)
+    longest = max(float(np.abs(target).max()), 1e-6)
+    # A sum of up to twice the target fits its panel; a longer one leaves it, rather than dwarf the others.
+    largest = min(max(longest, float(np.abs(total).max())), 2 * longest)
     shades = category_colours(n_features)
     for panel, (matrix, label) in enumerate(zip(matrices, labels, strict=True)):
         band, column = divmod(panel, columns)
