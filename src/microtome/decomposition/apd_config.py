@@ -62,6 +62,8 @@ class APDConfig(Config):
     """Log to this Weights & Biases project; null logs to the run folder only."""
     wandb_run_name: str | None = None
     wandb_run_name_prefix: str = ""
+    tracker: Literal["none", "wandb", "tensorboard"] | None = None
+    """Where metrics go besides the run folder; null: `wandb` when wandb_project is set, else none."""
     seed: int = 0
     """Start of every random stream: initialisation and data."""
     n_seeds: PositiveInt = 1

@@ -272,7 +272,7 @@ def _decomposition(job: Job, method: SPD | APD, run: RunFolder) -> Decomposition
 
 
 def _tracker(config: DecompositionConfig, run: RunFolder) -> Tracker:
-    kind = getattr(config, "tracker", None) or ("wandb" if config.wandb_project else "none")
+    kind = config.tracker or ("wandb" if config.wandb_project else "none")
     if kind == "none":
         return NoTracker()
     name = config.wandb_run_name or f"{config.wandb_run_name_prefix}{run.path.name}"

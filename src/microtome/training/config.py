@@ -40,8 +40,8 @@ class RunSettings(Config):
     """Steps in which the ``exponential`` schedule halves the learning rate."""
     weight_decay: float = Field(default=0.01, ge=0)
     """AdamW's; 0.01 is what the original codes ran with."""
-    tracking: Literal["none", "wandb", "tensorboard"] = "none"
-    """Where the curves go besides the run folder (optional extras ``wandb`` and ``tensorboard``)."""
+    tracker: Literal["none", "wandb", "tensorboard"] | None = None
+    """Where metrics go besides the run folder; null: `wandb` when wandb_project is set, else none."""
     wandb_project: str | None = None
     """Weights & Biases project; naming one turns that tracking on."""
 

@@ -58,8 +58,8 @@ def training_run(
         path, config, command=command or sys.argv, seed=config.seed, device=device, kind=f"train-{kind}"
     )
     try:
-        tracking = "wandb" if config.wandb_project and config.tracking == "none" else config.tracking
-        tracker = open_tracker(tracking, folder, config.wandb_project, name, config.as_dict())
+        sink = config.tracker or ("wandb" if config.wandb_project else "none")
+        tracker = open_tracker(sink, folder, config.wandb_project, name, config.as_dict())
         try:
             with progress(f"training {kind}", steps, enabled=show_progress) as bar:
                 yield TrainingRun(folder, bar, tracker, steps)
