@@ -483,3 +483,24 @@ def test_no_runs_of_a_kind_is_not_no_runs(capsys, tmp_path):
     RunFolder.create(tmp_path / "run", Config(), kind="train-tms")
     assert main(["runs", str(tmp_path), "--kind", "decompose"]) == 0
     assert "No runs of kind decompose" in capsys.readouterr().out
+
+
+def test_each_command_offers_its_own_recipes(capsys, one_line):
+    main(["completion", "bash"])
+    script = capsys.readouterr().out
+    train, decompose = (
+        next(line for line in script.splitlines() if line.strip().startswith(f"{name})"))
+        for name in ("train", "decompose")
+    )
+    assert " train_tms_5-2 " in train and " tms_5-2 " not in train
+    assert " tms_5-2 " in decompose and " train_tms_5-2 " not in decompose
+    assert "train_" not in one_line("decompose", "nothing-like-it").partition("recipes:")[2]
+    assert " tms_5-2," not in one_line("train", "tms", "nothing-like-it").partition("recipes:")[2]
+
+
+@pytest.mark.parametrize(
+    "command", [["train", "tms"], ["decompose"], ["decompose", "--method", "apd"], ["train", "digits"]]
+)
+def test_metrics_go_where_the_same_flag_says_in_every_command(command, capsys):
+    assert main([*command, "--help"]) == 0
+    assert "--tracker" in capsys.readouterr().out

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from microtome.cli.aliases import ALIASES
+from microtome.cli.recipes import recipes
 from microtome.core.config import Config
 from microtome.core.config_keys import nearest
 from microtome.core.errors import MicrotomeError
@@ -69,8 +70,8 @@ def command_flags() -> dict[str, list[str]]:
     subjects = {name: getattr(training, details[0]) for name, details in train.SUBJECTS.items()}
     return {
         "demo": dashed(demo.Options),
-        "train": [*subjects, *dashed(train.Options, *subjects.values())],
-        "decompose": dashed(decompose.Options, SPDConfig, APDConfig),
+        "train": [*subjects, *recipes(command="train"), *dashed(train.Options, *subjects.values())],
+        "decompose": [*recipes(command="decompose"), *dashed(decompose.Options, SPDConfig, APDConfig)],
         "interpret": ["latest", *dashed(interpret.Options)],
         "magnitude": dashed(MagnitudeConfig),
         "runs": dashed(runs.Options),

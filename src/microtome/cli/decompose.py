@@ -43,15 +43,15 @@ def main(arguments: Sequence[str]) -> int:
     _one_file(parsed.positional)
     if parsed.options.resume is not None:
         return _resume(parsed)
-    path = find_config(parsed.positional[0]) if parsed.positional else None
+    path = find_config(parsed.positional[0], command="decompose") if parsed.positional else None
     base = read_yaml(path) if path else {}
     method = method_of({**(base or parsed.values), "method": parsed.values.get("method", base.get("method"))})
     if len(words) < len(arguments):
         other = "apd" if method == "spd" else "spd"
-        about = ABOUT.format(method.upper(), other, ", ".join(recipes()) or "none")
+        about = ABOUT.format(method.upper(), other, ", ".join(recipes(command="decompose")) or "none")
         parse(["--help"], USAGE, about, Options, models[method])
     if path is None and not parsed.values:
-        names = ", ".join(recipes()) or "none are packaged"
+        names = ", ".join(recipes(command="decompose")) or "none are packaged"
         raise MicrotomeError(f"decompose: needs a CONFIG.yaml or a recipe ({names})")
     model = models[method]
     for name in parsed.values:

@@ -49,7 +49,7 @@ def main(arguments: Sequence[str]) -> int:
     model: type[Config] = getattr(importlib.import_module("microtome.training.config"), config_name)
     parsed = parse(words, f"train {subject} [CONFIG.yaml]", model.__doc__ or "", Options, model)
     given = one_config(parsed.positional, f"train {subject}")
-    path = find_config(given) if given else None
+    path = find_config(given, command="train") if given else None
     config = build(
         model, read_yaml(path) if path else {}, parsed.values, str(path) if path else "config", note=say
     )
