@@ -127,7 +127,7 @@ def test_a_diverging_loss_stops_the_run_and_keeps_the_last_good_checkpoint(
     assert "\n" not in message
     losses = "faithfulness|recon|importance_minimality|param_match|schatten"
     assert re.search(rf"({losses}).*not finite (at|after) step \d+; use a smaller lr", message), message
-    assert f"--resume {tmp_path / 'run'}" in message
+    assert f"kept in {tmp_path / 'run'})" in message
     kept = microtome.load(tmp_path / "run")
     assert all(torch.isfinite(tensor).all() for tensor in kept.parameters.values())
 

@@ -130,13 +130,13 @@ class Loop:
                 self.step += 1
                 last = self.step == total
                 if self.step % c.print_freq == 0 or last or self.step == 1:
-                    watch.check(self._resume_hint())
+                    watch.check(self._kept())
                     bar.update(self.step, self._log(losses))
                 else:
                     bar.update(self.step)
                 asked = c.save_freq is not None and self.step % c.save_freq == 0
                 if last or asked or stopped.is_set() or self._save_is_due():
-                    watch.check(self._resume_hint())
+                    watch.check(self._kept())
                     self._check_parameters()
                     if last or asked:  # before the checkpoint: what a kill leaves out is written on resume
                         self.hooks.saved(self.step)
@@ -175,6 +175,10 @@ class Loop:
     def _resume_hint(self) -> str:
         return f"microtome decompose --resume {self.run.path}" if self.run is not None else ""
 
+    def _kept(self) -> str:
+        """Where the last good state is. Carrying on from it would diverge again, bit for bit."""
+        return f" (the last good checkpoint is kept in {self.run.path})" if self.run is not None else ""
+
     def _save_is_due(self) -> bool:
         return time.monotonic() - self._saved_at > CHECKPOINT_SECONDS
 
@@ -182,9 +186,7 @@ class Loop:
         """A finite loss may still have had a gradient that is not: such weights are never saved."""
         for name, tensor in self.method.parameters.items():
             if not torch.isfinite(tensor).all():
-                hint = self._resume_hint()
-                back = f" (the last good checkpoint is kept: `{hint}`)" if hint else ""
-                raise Diverged(f"{name}: not finite after step {self.step}; use a smaller lr{back}")
+                raise Diverged(f"{name}: not finite after step {self.step}; use a smaller lr{self._kept()}")
 
     def _stop(self) -> None:
         where = f"; carry on with `{self._resume_hint()}`" if self.run is not None else ""
@@ -256,16 +258,15 @@ class _FiniteWatch:
         now = torch.where(finite, torch.inf, float(step))
         self.first = now if self.first is None else torch.minimum(self.first, now)
 
-    def check(self, hint: str) -> None:
+    def check(self, kept: str) -> None:
         if self.first is None or bool(self.first.isinf().all()):
             return
         step = int(self.first.min())
         bad = [
             n for n, at in zip(self.names, self.first.tolist(), strict=True) if at == step and n != "total"
         ]
-        back = f" (the last good checkpoint is kept: `{hint}`)" if hint else ""
         what = ", ".join(bad or ["total"])
-        raise Diverged(f"{what}: not finite at step {step}; use a smaller lr or look at the inputs{back}")
+        raise Diverged(f"{what}: not finite at step {step}; use a smaller lr or look at the inputs{kept}")
 
 
 @contextmanager
