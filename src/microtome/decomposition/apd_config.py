@@ -91,7 +91,7 @@ class APDConfig(Config):
     slow_images: bool = False
     """Draw the costly pictures during training too."""
     save_freq: PositiveInt | None = None
-    """Steps between checkpoints; null saves at the end only."""
+    """Steps between model files; null writes one at the end. Checkpoints to resume from come every 30 s."""
     lr: PositiveFloat
     out_recon_coeff: NonNegativeFloat | None = None
     """Output error with all components on."""

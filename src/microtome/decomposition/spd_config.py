@@ -138,7 +138,7 @@ class SPDConfig(Config):
     """Steps between pictures; null draws them at the end only."""
     image_on_first_step: bool = False
     save_freq: PositiveInt | None = None
-    """Steps between checkpoints; null saves at the end (and on Ctrl-C)."""
+    """Steps between model files; null writes one at the end. Checkpoints to resume from come every 30 s."""
     log_ce_losses: bool = False
     """Cross-entropy under each masking; for language models."""
     wandb_project: str | None = None
