@@ -86,7 +86,26 @@ def module(dtype: torch.dtype) -> tuple[Target, Tensor]:
     return target, torch.randn(2, 32, 6, generator=torch.Generator().manual_seed(0)).to(dtype)
 
 
+class DefinedBackwards(nn.Module):
+    """Layers that run in another order than they are defined in."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.last = nn.Linear(5, 4)
+        self.first = nn.Linear(6, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(torch.tanh(self.first(x)))
+
+
+def backwards(dtype: torch.dtype) -> tuple[Target, Tensor]:
+    torch.manual_seed(0)
+    target = ModuleTarget(DefinedBackwards().to(dtype), ["*"]).select([0, 0])
+    return target, torch.randn(2, 32, 6, generator=torch.Generator().manual_seed(0)).to(dtype)
+
+
 CASES = {
+    "module defined backwards": backwards,
     "tms": tms,
     "tms with hidden layer": lambda dtype: tms(dtype, 1),
     "residual mlp": resid_mlp,

@@ -176,17 +176,18 @@ class SPD:
     def _recon(self, step: _Step, masked: list[str], mask: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
         """Reconstruction loss with the subcomponents of the sites ``masked`` in place of their weights."""
         calls = dict.fromkeys(self.network.sites, 0)
-        first = masked[0]
+        replaced = False
 
         def site(name: str, x: SiteInput) -> list[Term]:
             if name not in masked:
                 return project(x, self.network.sites[name].weight)
+            nonlocal replaced
             call = calls[name]
             calls[name] += 1
             v, u = step.factors[name]
-            # Nothing is replaced before the first masked site: its input is the target's own.
-            known = name == first and call == 0
-            inner = step.inner[name][0] if known else transposed_inner(x, v)
+            # Nothing is replaced before the first masked site to run: its input is the target's own.
+            inner = transposed_inner(x, v) if replaced else step.inner[name][call]
+            replaced = True
             return [(mask(inner, step.ci[name][call]).mT, u)]
 
         output = self.network.run(step.rows.x, site)

@@ -66,7 +66,7 @@ def plain_spd_losses(
     if config.faithfulness_coeff is not None:
         losses["faithfulness"] = faithfulness_loss(sites, factors)
     if config.stochastic_recon_coeff is not None:
-        draws = [recon({name: chance(name) for name in sites}) for _ in range(config.n_mask_samples)]
+        draws = [recon({name: chance(name) for name in seen}) for _ in range(config.n_mask_samples)]
         losses["stochastic_recon"] = torch.stack(draws).mean(0)
     if config.recon_coeff is not None:
         losses["recon"] = recon(lower)
