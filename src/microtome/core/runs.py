@@ -169,10 +169,6 @@ class RunFolder:
         except (OSError, ValueError) as error:
             raise CannotLoad(f"{path}: truncated or not JSON ({error})") from None
 
-    def save_text(self, relative: str | Path, text: str) -> Path:
-        """Write a text file at a path inside the run."""
-        return write_text(self.path / relative, text)
-
     def save_yaml(self, relative: str | Path, values: Mapping[str, Any]) -> Path:
         """Write plain values as YAML at a path inside the run (documented ``*_config.yaml`` names)."""
         return write_text(self.path / relative, yaml.safe_dump(plain_value(values), sort_keys=False))

@@ -1,10 +1,9 @@
 """Which method a configuration is for. Imports no torch."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Literal
 
-from microtome.core.config import Note, read_yaml
+from microtome.core.config import Note
 from microtome.core.errors import bad_value
 from microtome.decomposition.apd_config import APDConfig
 from microtome.decomposition.spd_config import SPDConfig
@@ -43,8 +42,3 @@ def config_from_mapping(
     method = method_of(values)
     values["method"] = method
     return (APDConfig if method == "apd" else SPDConfig).from_mapping(values, source, note)
-
-
-def config_from_file(path: str | Path, note: Note | None = None) -> DecompositionConfig:
-    """The configuration in a YAML file."""
-    return config_from_mapping(read_yaml(path), str(path), note)

@@ -20,7 +20,7 @@ from microtome.decomposition.losses.reconstruction import reconstruction_loss
 from microtome.decomposition.masks import stochastic_mask
 from microtome.decomposition.result import CausalImportance, Decomposition
 from microtome.decomposition.spd import SPD
-from microtome.measures.causal_importance import alive_counts, identity_error
+from microtome.measures.causal_importance import activation_frequency, alive_counts, identity_error, l0
 from microtome.measures.recovery import measure_recovery
 from microtome.targets.mlp import MLP
 from microtome.targets.resid_mlp import ResidMLP
@@ -164,10 +164,10 @@ def _store_importances(run: RunFolder, d: Decomposition, x: Tensor) -> dict[str,
     summary: dict[str, Any] = {"l0": {}, "alive": {}, "components": {}}
     for name, ci in _importances(d, x).items():
         lower = _numpy(ci.lower)
-        summary["l0"][name] = [float((one > 0).sum(-1).mean()) for one in lower]
+        summary["l0"][name] = [l0(one) for one in lower]
         summary["alive"][name] = [alive_counts(one) for one in lower]
         summary["components"][name] = lower.shape[-1]
-        arrays[f"frequency/{name}"] = (lower > 0.1).mean(1)
+        arrays[f"frequency/{name}"] = np.stack([activation_frequency(one) for one in lower])
         edges = HISTOGRAM_EDGES
         arrays[f"histogram/{name}"] = np.stack(
             [np.histogram(one.clip(edges[0], edges[-1]), edges)[0] for one in lower]
