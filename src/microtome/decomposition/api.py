@@ -14,7 +14,8 @@ from microtome.core.seeds import generator
 from microtome.data.images import ArrayData
 from microtome.data.loading import DataSource
 from microtome.decomposition.config import DecompositionConfig, config_from_mapping, method_of
-from microtome.decomposition.decompose import Job, load_job, run_job
+from microtome.decomposition.decompose import run_job
+from microtome.decomposition.jobs import Job, load_job
 from microtome.decomposition.result import Decomposition, load
 from microtome.targets.module_target import ModuleTarget
 from microtome.targets.network import Target

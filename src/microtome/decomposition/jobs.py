@@ -1,0 +1,132 @@
+"""What a configuration asks for: the target with an instance for every decomposition, and its inputs."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from microtome.core.device import resolve_device, say
+from microtome.core.errors import MicrotomeError, bad_value
+from microtome.data.loading import DataSource, data_from_spec
+from microtome.decomposition.apd import APD
+from microtome.decomposition.apd_config import APDConfig
+from microtome.decomposition.config import DecompositionConfig
+from microtome.decomposition.spd import SPD
+from microtome.targets.loading import load_target
+from microtome.targets.network import Target
+
+# Task -> the kind of run that ``latest`` means.
+LATEST = {
+    "tms": "train-tms",
+    "residual_mlp": "train-resid-mlp",
+    "resid_mlp": "train-resid-mlp",
+    "digits": "train-digits",
+}
+
+
+@dataclass(frozen=True)
+class Job:
+    """A configuration with its target (one instance for every decomposition to make) and its inputs."""
+
+    config: DecompositionConfig
+    target: Target
+    data: DataSource
+    train_config: dict[str, Any]
+
+    @classmethod
+    def of(
+        cls,
+        config: DecompositionConfig,
+        target: Target,
+        data: DataSource,
+        train_config: dict[str, Any] | None = None,
+    ) -> "Job":
+        """Every chosen instance of ``target``, ``n_seeds`` times. Raises ``MicrotomeError``."""
+        for name, tensor in target.state_dict().items():
+            if not torch.isfinite(tensor).all():
+                raise MicrotomeError(f"{name}: the target's weights hold NaN or infinity; train it again")
+        chosen = _instances(config, target.n_instances)
+        repeated = [k for k in chosen for _ in range(config.n_seeds)]
+        target = target.select(repeated).requires_grad_(False).eval()
+        return cls(config, target, data, train_config or {})
+
+    @property
+    def seeds(self) -> list[int]:
+        """The seed of every decomposition."""
+        return [self.config.seed + k for k in range(self.target.n_instances)]
+
+    def with_data(self, data: DataSource) -> "Job":
+        """The same job on other inputs."""
+        return replace(self, data=data)
+
+
+def _instances(config: DecompositionConfig, available: int) -> list[int]:
+    if isinstance(config, APDConfig):
+        wanted = config.n_instances or available
+        if wanted > available:
+            raise bad_value("n_instances", wanted, f"the target has {available}", f"use at most {available}")
+        return list(range(wanted))
+    if config.instances is None:
+        return list(range(available))
+    for k in config.instances:
+        if k >= available:
+            raise bad_value("instances", k, f"the target has {available}", f"use 0 to {available - 1}")
+    return list(config.instances)
+
+
+def load_job(
+    config: DecompositionConfig,
+    *,
+    runs_root: Path = Path("runs"),
+    model: str | None = None,
+    relative_to: Path | None = None,
+) -> Job:
+    """Load the target that the configuration names (or ``model``) and the inputs to decompose it on.
+
+    A path that is not found from the working folder is looked for from ``relative_to``. Raises
+    ``MicrotomeError`` when there is none, or the task does not fit it.
+    """
+    task = config.task_config
+    path = (
+        model
+        or getattr(task, "pretrained_model_path", None)
+        or getattr(config, "pretrained_model_path", None)
+    )
+    if task is not None and task.task_name == "lm":
+        raise bad_value(
+            "task_config.task_name",
+            "lm",
+            "language models cannot be decomposed yet",
+            "use tms, residual_mlp, digits, or your own module from Python",
+        )
+    if path is None:
+        raise bad_value(
+            "pretrained_model_path", None, "no target", "give a run folder, a checkpoint, or `latest`"
+        )
+    device = resolve_device(config.device)
+    want = LATEST.get(task.task_name if task is not None else "", "train")
+    loaded = load_target(path, runs_root=runs_root, relative_to=relative_to, device=device, want=want)
+    if path == "latest":
+        say(f"latest is {loaded.source.parent}")
+    spec = dict(loaded.data or {})
+    kinds = {"tms": ("tms",), "resid_mlp": ("residual_mlp", "resid_mlp")}
+    kind = kinds.get(str(loaded.target.spec()["kind"]), ("digits",))
+    if task is not None and task.task_name not in (*kind, "target_data"):
+        raise bad_value(
+            "task_config.task_name",
+            task.task_name,
+            f"the target at {path} is of another kind",
+            f"use {kind[0]}",
+        )
+    for field in ("feature_probability", "data_generation_type"):
+        if task is not None and field in spec and hasattr(task, field):
+            spec[field] = getattr(task, field)
+    return Job.of(config, loaded.target, data_from_spec(spec, device), loaded.train_config)
+
+
+def build_method(job: Job) -> SPD | APD:
+    """The trainable method on the job's target."""
+    if isinstance(job.config, APDConfig):
+        return APD(job.target, job.config)
+    return SPD(job.target, job.config, job.seeds)
