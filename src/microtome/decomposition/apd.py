@@ -8,9 +8,16 @@ from microtome.core.seeds import generator
 from microtome.decomposition.apd_components import Factors, initial_parameters, site_factors
 from microtome.decomposition.apd_config import APDConfig
 from microtome.decomposition.apd_fast import fast_step
-from microtome.decomposition.apd_plain import attributions, coefficients, plain_losses
+from microtome.decomposition.apd_plain import attributions, plain_losses
+from microtome.decomposition.apd_variation import Variation
 from microtome.decomposition.kernels import apd as kernels
 from microtome.targets.network import Target
+
+
+def start(target: Target, config: APDConfig) -> dict[str, Tensor]:
+    """The components that the configuration's seed draws for every instance of ``target``."""
+    gain = config.task_config.init_scale if config.task_config is not None else 1.0
+    return initial_parameters(target, config.C, config.m, gain, config.seed)
 
 
 class APD:
@@ -22,14 +29,23 @@ class APD:
     were alone.
     """
 
-    def __init__(self, target: Target, config: APDConfig, *, plain: bool = False) -> None:
+    def __init__(
+        self,
+        target: Target,
+        config: APDConfig,
+        *,
+        plain: bool = False,
+        parameters: dict[str, Tensor] | None = None,
+        varied: Variation | None = None,
+    ) -> None:
+        """``parameters``: where to start, in place of what the seed draws. ``varied``: by instance."""
         self.target = target.requires_grad_(False)
         self.config = config
-        self.fast = None if plain else fast_step(target, config)
+        self.varied = varied or Variation.of([config])
+        self.fast = None if plain else fast_step(target, config, self.varied)
         self.n_instances = target.n_instances
         self.sites = target.sites()
-        gain = config.task_config.init_scale if config.task_config is not None else 1.0
-        self.parameters: dict[str, Tensor] = initial_parameters(target, config.C, config.m, gain, config.seed)
+        self.parameters: dict[str, Tensor] = parameters or start(target, config)
         device = next(iter(self.parameters.values())).device
         self.generator: torch.Generator = generator(
             config.seed, device, "apd"
@@ -46,14 +62,14 @@ class APD:
             return self._with_total(self.fast(self.parameters, x))
         for parameter in self.parameters.values():
             parameter.grad = None
-        terms = plain_losses(self.target, self.component_factors(), x, self.config)
-        weights = coefficients(self.config)
-        total = torch.stack([weights[name] * loss.sum() for name, loss in terms.items()]).sum()
+        terms = plain_losses(self.target, self.component_factors(), x, self.config, self.varied.topk)
+        weights = self.varied.coefficients
+        total = torch.stack([(weights[name] * loss).sum() for name, loss in terms.items()]).sum()
         total.backward(inputs=list(self.parameters.values()))
         return self._with_total({name: loss.detach() for name, loss in terms.items()})
 
     def _with_total(self, losses: dict[str, Tensor]) -> dict[str, Tensor]:
-        weights = coefficients(self.config)
+        weights = self.varied.coefficients
         losses["total"] = torch.stack([weights[name] * loss for name, loss in losses.items()]).sum(dim=0)
         return losses
 

@@ -87,6 +87,8 @@ class APDConfig(Config):
     """Steps between two rows of metrics."""
     image_freq: PositiveInt | None = None
     """Steps between pictures; null draws them at the end only."""
+    pictures: bool = True
+    """Draw pictures at all; `microtome interpret RUN` draws them later."""
     image_on_first_step: bool = True
     slow_images: bool = False
     """Draw the costly pictures during training too."""

@@ -1,5 +1,6 @@
 """APD written out as its equations stand, on any target. The fast paths are measured against it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -108,9 +109,14 @@ def attributions(
 
 
 def plain_losses(
-    target: Target, factors: Factors, x: Float[Tensor, "K B d"], config: APDConfig
+    target: Target,
+    factors: Factors,
+    x: Float[Tensor, "K B d"],
+    config: APDConfig,
+    topk: float | Sequence[float] | None = None,
 ) -> dict[str, Float[Tensor, " K"]]:
-    """Every configured loss [K] with its graph, without ``total``."""
+    """Every configured loss [K] with its graph, without ``total``. ``topk`` replaces the configured one."""
+    topk = config.topk if topk is None else topk
     sites = target.sites()
     n_params = parameter_count(sites)
     truth = reference_pass(target, x).detached()
@@ -127,9 +133,9 @@ def plain_losses(
         assert config.pnorm is not None
         per_pair = lp_sparsity_per_pair(scores, truth.output.shape[-1], config.pnorm)
         losses["lp_sparsity"] = lp_sparsity(per_pair)
-    if config.topk is not None:
+    if topk is not None:
         counts = exact_counts(x) if config.exact_topk else None
-        mask = topk_mask(scores.detach(), config.topk, config.batch_topk, config.distil_from_target, counts)
+        mask = topk_mask(scores.detach(), topk, config.batch_topk, config.distil_from_target, counts)
         chosen = decomposed_pass(target, factors, x, mask)
     if config.topk_recon_coeff is not None:
         losses["topk_recon"] = output_recon(chosen.output, truth.output)
@@ -151,10 +157,3 @@ def compared_activations(target: Target, site_outputs: dict[str, Tensor]) -> dic
     if isinstance(target, ResidMLP):
         return {n: torch.relu(acts) for n, acts in site_outputs.items() if n.endswith("mlp_in")}
     return site_outputs
-
-
-def coefficients(config: APDConfig) -> dict[str, float]:
-    """Name of every configured loss to its coefficient."""
-    names = ("param_match", "out_recon", "topk_recon", "act_recon", "schatten", "lp_sparsity")
-    values = {name: getattr(config, f"{name}_coeff") for name in names}
-    return {name: value for name, value in values.items() if value is not None}

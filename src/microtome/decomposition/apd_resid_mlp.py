@@ -14,6 +14,7 @@ from torch import Tensor
 
 from microtome.decomposition.apd_components import parameter_count
 from microtome.decomposition.apd_config import APDConfig
+from microtome.decomposition.apd_variation import Variation
 from microtome.decomposition.attribution.topk import exact_counts, topk_mask
 from microtome.decomposition.losses.act_recon import act_recon
 from microtome.decomposition.losses.output_recon import output_recon
@@ -35,8 +36,8 @@ class Activations:
 class ResidMLPStep:
     """Computes one training step for a residual MLP; keeps the gradient buffers between steps."""
 
-    def __init__(self, target: ResidMLP, config: APDConfig) -> None:
-        self.target, self.config = target, config
+    def __init__(self, target: ResidMLP, config: APDConfig, varied: Variation) -> None:
+        self.target, self.config, self.varied = target, config, varied
         self.sites = target.sites()
         self.n_layers = target.config.n_layers
         self.n_params = parameter_count(self.sites)
@@ -56,9 +57,9 @@ class ResidMLPStep:
         full_scores = scores.new_zeros(x.shape[0], x.shape[1] + 1, config.C)
         full_scores.scatter_(1, rows.unsqueeze(-1).expand_as(scores), scores)
         counts = exact_counts(x) if config.exact_topk else None
-        assert config.topk is not None
+        assert self.varied.topk is not None
         mask = topk_mask(
-            full_scores[:, :-1], config.topk, config.batch_topk, config.distil_from_target, counts
+            full_scores[:, :-1], self.varied.topk, config.batch_topk, config.distil_from_target, counts
         )
         uses = mask.sum(dim=1).to(x.dtype)
         if config.schatten_coeff is not None:
@@ -188,7 +189,7 @@ class ResidMLPStep:
     ) -> Float[Tensor, " K"]:
         """The loss; starts the gradients with its own."""
         config = self.config
-        assert config.schatten_coeff is not None and config.schatten_pnorm is not None
+        assert config.schatten_pnorm is not None
         total = uses.new_zeros(uses.shape[0])
         for name in self.sites:
             a, b = parameters[f"{name}.A_T"], parameters[f"{name}.B"]
@@ -196,7 +197,7 @@ class ResidMLPStep:
             size_b = torch.linalg.vector_norm(b, dim=-1).square_()
             loss, slope = schatten_from_counts(size_a * size_b, uses, batch_size, config.schatten_pnorm)
             total += loss
-            slope *= 2.0 * config.schatten_coeff / (self.n_params * batch_size)
+            slope *= self.varied.schatten * (2.0 / (self.n_params * batch_size))
             torch.mul(a, (slope * size_b).unsqueeze(-1), out=self._buffer(f"{name}.A_T", a))
             torch.mul(b, (slope * size_a).unsqueeze(-1), out=self._buffer(f"{name}.B", b))
         return total / (self.n_params * batch_size)

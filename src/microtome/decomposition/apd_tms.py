@@ -5,6 +5,7 @@ output o is ``relu'_o (x M_c)_o`` with one small matrix ``M_c = sum_l W_{<l} P_{
 batch, and a row of zeros has no attributions and no reconstruction error.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,7 +15,8 @@ from torch import Tensor
 from microtome.decomposition.apd_components import parameter_count
 from microtome.decomposition.apd_config import APDConfig
 from microtome.decomposition.apd_tms_torch import relu_attributions, topk_pass
-from microtome.decomposition.attribution.topk import active_pairs, exact_counts, topk_mask
+from microtome.decomposition.apd_variation import Variation
+from microtome.decomposition.attribution.topk import exact_counts, row_counts, topk_mask
 from microtome.decomposition.kernels import apd as kernels
 from microtome.decomposition.losses.output_recon import output_recon
 from microtome.decomposition.losses.schatten import schatten_from_counts
@@ -73,7 +75,11 @@ def end_to_end_maps(
 
 @torch.no_grad()
 def tms_step(
-    target: TMS, config: APDConfig, parameters: dict[str, Tensor], x: Float[Tensor, "K B n"]
+    target: TMS,
+    config: APDConfig,
+    varied: Variation,
+    parameters: dict[str, Tensor],
+    x: Float[Tensor, "K B n"],
 ) -> dict[str, Float[Tensor, " K"]]:
     """The losses of ``apd_plain`` for gradient attributions and top-k; fills every ``.grad``."""
     sites = target.sites()
@@ -86,7 +92,7 @@ def tms_step(
     times = [2 if tied and i == 0 else 1 for i in range(len(names))]  # a tied matrix counts at both its sites
     losses: dict[str, Tensor] = {}
 
-    mask, truth = active_components(chain, x, config)
+    mask, truth = active_components(chain, x, config, varied.topk)
     gradients = [torch.zeros_like(part) for part in own]
     error, counts = _topk_pass(chain, x, truth, mask, config, gradients)
     whole_gradients = _match_parameters(chain, config, n_params, times, losses)
@@ -101,37 +107,39 @@ def tms_step(
     for name, (a_t, b), gradient, n_sites in zip(names, factors, gradients, times, strict=True):
         grad_a, grad_b = b @ gradient.transpose(-1, -2), a_t @ gradient
         if config.schatten_coeff is not None:
-            _add_schatten(a_t, b, counts, x.shape[1], config, n_sites / n_params, grad_a, grad_b, losses)
+            scale = n_sites / n_params
+            _add_schatten(a_t, b, counts, x.shape[1], config, varied, scale, grad_a, grad_b, losses)
         parameters[f"{name}.A_T"].grad, parameters[f"{name}.B"].grad = grad_a, grad_b
     return losses
 
 
 def active_components(
-    chain: Chain, x: Float[Tensor, "K B n"], config: APDConfig
+    chain: Chain,
+    x: Float[Tensor, "K B n"],
+    config: APDConfig,
+    topk: float | Sequence[float] | None,
 ) -> tuple[Bool[Tensor, "K B C"], Float[Tensor, "K B o"]]:
     """The top-k mask by gradient attributions, and the target's outputs (unset in rows of zeros)."""
     reference = chain.weights if config.attribution_model == "target" else chain.summed()
     whole = product(chain.weights)
     gating = whole if config.attribution_model == "target" else product(reference)
     maps = end_to_end_maps(chain.parts(), reference)
+    assert topk is not None
     if not kernels.available(x):
         truth, scores = relu_attributions(x, whole, gating, chain.bias, maps)
         counts = exact_counts(x) if config.exact_topk else None
-        assert config.topk is not None
-        return topk_mask(scores, config.topk, config.batch_topk, config.distil_from_target, counts), truth
+        return topk_mask(scores, topk, config.batch_topk, config.distil_from_target, counts), truth
     truth, scores = kernels.relu_attributions(x.contiguous(), whole, gating, chain.bias, maps)
-    return _select(scores, x, config), truth
+    return _select(scores, x, config, topk), truth
 
 
-def _select(scores: Float[Tensor, "K B C"], x: Tensor, config: APDConfig) -> Bool[Tensor, "K B C"]:
-    assert config.topk is not None
+def _select(
+    scores: Float[Tensor, "K B C"], x: Tensor, config: APDConfig, topk: float | Sequence[float]
+) -> Bool[Tensor, "K B C"]:
     ranked = scores[..., :-1].contiguous() if config.distil_from_target else scores
     k, b, c = ranked.shape
-    if config.batch_topk:
-        counts = exact_counts(x) if config.exact_topk else [active_pairs(config.topk, b)] * k
-        mask = kernels.select_largest(ranked.view(k, b * c), counts).view(k, b, c)
-    else:
-        mask = kernels.select_largest(ranked.view(k * b, c), [int(config.topk)] * (k * b)).view(k, b, c)
+    counts = exact_counts(x) if config.exact_topk else row_counts(topk, k, b, config.batch_topk)
+    mask = kernels.select_largest(ranked.view(len(counts), -1), counts).view(k, b, c)
     return torch.nn.functional.pad(mask, (0, 1), value=True) if config.distil_from_target else mask
 
 
@@ -204,16 +212,17 @@ def _add_schatten(
     counts: Float[Tensor, "K C"],
     batch_size: int,
     config: APDConfig,
+    varied: Variation,
     scale: float,
     grad_a: Tensor,
     grad_b: Tensor,
     losses: dict[str, Tensor],
 ) -> None:
     """Adds one site's ``schatten`` times ``scale`` (sites over n_params) and its gradients by A and B."""
-    assert config.schatten_coeff is not None and config.schatten_pnorm is not None
+    assert config.schatten_pnorm is not None
     size_a, size_b = a_t.square().sum(dim=-1), b.square().sum(dim=-1)
     loss, slope = schatten_from_counts(size_a * size_b, counts, batch_size, config.schatten_pnorm)
     losses["schatten"] += loss * (scale / batch_size)
-    slope *= 2.0 * config.schatten_coeff * scale / batch_size
+    slope *= varied.schatten * (2.0 * scale / batch_size)
     grad_a.addcmul_(a_t, (slope * size_b).unsqueeze(-1))
     grad_b.addcmul_(b, (slope * size_a).unsqueeze(-1))

@@ -1,10 +1,12 @@
 """From a configuration to a run folder: find the target and its inputs, train, evaluate, draw."""
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from microtome.core.device import resolve_device, set_threads
 from microtome.core.errors import CannotLoad
@@ -17,7 +19,7 @@ from microtome.decomposition.config import DecompositionConfig, config_from_mapp
 from microtome.decomposition.evaluate import Reporter, store_results
 from microtome.decomposition.jobs import Job, build_method, load_job
 from microtome.decomposition.loop import Hooks, Loop
-from microtome.decomposition.outputs import copy_target, run_name, save_model
+from microtome.decomposition.outputs import run_name, save_model, save_start
 from microtome.decomposition.pictures import draw_all
 from microtome.decomposition.result import Decomposition, target_from
 from microtome.decomposition.spd import SPD
@@ -60,8 +62,7 @@ def run_job(
     )
     try:
         with only_writer(run.path):
-            run.save_yaml("final_config.yaml", config.as_dict())
-            copy_target(run, job)
+            save_start(run, job)
             return _finish(run, job, method, progress=progress)
     except BaseException:
         if not run.checkpoint_steps():  # nothing to carry on from: leave nothing behind
@@ -107,27 +108,18 @@ def _finish(
     restore: tuple[int, dict[str, torch.Tensor]] | None = None,
 ) -> RunFolder:
     config = job.config
-    extra = {"target": job.target.spec(), "data": job.data.spec(), "train_config": job.train_config}
     tracker = _tracker(config, run)
-    reporter = Reporter(method, job.data)
-
-    def picture(step: int) -> None:
-        store_results(run, _decomposition(job, method, run), job.data)
-        for path in draw_all(run):
-            tracker.image(step, path.stem, path)
-            path.replace(path.with_name(f"{path.stem}_s{step}.png"))
-
     loop = Loop(
         method,
         job.data,
         config,
         run,
-        extra=extra,
+        extra=job.description(),
         fixed=job.target.state_dict(),
         hooks=Hooks(
-            report=reporter.report,
-            picture=picture,
-            saved=lambda step: save_model(run, job, method, step),
+            report=Reporter(method, job.data).report,
+            picture=lambda step: picture(run, job, method.parameters, step, tracker),
+            saved=lambda step: save_model(run, job, method.parameters, step),
             tracker=tracker,
             show=progress,
             title=f"decompose {config.method}",
@@ -137,8 +129,8 @@ def _finish(
         loop.restore(*restore)
     try:
         loop.train()
-        summary = store_results(run, _decomposition(job, method, run), job.data)
-        for path in draw_all(run):
+        summary = measure(run, job, method.parameters)
+        for path in draw_all(run) if config.pictures else []:
             tracker.image(config.steps, path.stem, path)
     except KeyboardInterrupt as stop:
         told = str(stop) or f"Stopped; carry on with `microtome decompose --resume {run.path}`"
@@ -149,8 +141,23 @@ def _finish(
     return run
 
 
-def _decomposition(job: Job, method: SPD | APD, run: RunFolder) -> Decomposition:
-    return Decomposition(job.config, job.target, method.parameters, job.data.spec(), run)
+def measure(run: RunFolder, job: Job, parameters: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Measure what was found, store it in the run, and return the summary."""
+    found = Decomposition(job.config, job.target, parameters, job.data.spec(), run)
+    return store_results(run, found, job.data)
+
+
+def picture(
+    run: RunFolder, job: Job, parameters: Mapping[str, Tensor], step: int, tracker: Tracker | None = None
+) -> None:
+    """The pictures of a step on the way, named after it."""
+    if not job.config.pictures:
+        return
+    measure(run, job, parameters)
+    for path in draw_all(run):
+        if tracker is not None:
+            tracker.image(step, path.stem, path)
+        path.replace(path.with_name(f"{path.stem}_s{step}.png"))
 
 
 def _tracker(config: DecompositionConfig, run: RunFolder) -> Tracker:

@@ -9,10 +9,12 @@ import torch
 from microtome.core.device import resolve_device, say
 from microtome.core.errors import MicrotomeError, bad_value
 from microtome.data.loading import DataSource, data_from_spec
-from microtome.decomposition.apd import APD
+from microtome.decomposition.apd import APD, start
 from microtome.decomposition.apd_config import APDConfig
+from microtome.decomposition.apd_variation import Variation
 from microtome.decomposition.config import DecompositionConfig
 from microtome.decomposition.spd import SPD
+from microtome.decomposition.spd_config import SPDConfig
 from microtome.targets.loading import load_target
 from microtome.targets.network import Target
 
@@ -33,6 +35,8 @@ class Job:
     target: Target
     data: DataSource
     train_config: dict[str, Any]
+    together: tuple[DecompositionConfig, ...] = ()
+    """Configurations that share one batched program, in the order of their instances; empty for one alone."""
 
     @classmethod
     def of(
@@ -54,7 +58,26 @@ class Job:
     @property
     def seeds(self) -> list[int]:
         """The seed of every decomposition."""
-        return [self.config.seed + k for k in range(self.target.n_instances)]
+        each = self.target.n_instances // len(self.configs)
+        return [config.seed + k for config in self.configs for k in range(each)]
+
+    @property
+    def configs(self) -> tuple[DecompositionConfig, ...]:
+        """The configurations of the program's equal parts."""
+        return self.together or (self.config,)
+
+    def parts(self) -> "list[Job]":
+        """Every configuration as a job of its own, on its share of the instances."""
+        each = self.target.n_instances // len(self.configs)
+        ranges = [range(i * each, (i + 1) * each) for i in range(len(self.configs))]
+        return [
+            Job(config, self.target.select(mine), self.data, self.train_config)
+            for config, mine in zip(self.configs, ranges, strict=True)
+        ]
+
+    def description(self) -> dict[str, Any]:
+        """What a checkpoint says of the job, enough to make it again."""
+        return {"target": self.target.spec(), "data": self.data.spec(), "train_config": self.train_config}
 
     def with_data(self, data: DataSource) -> "Job":
         """The same job on other inputs."""
@@ -127,6 +150,21 @@ def load_job(
 
 def build_method(job: Job) -> SPD | APD:
     """The trainable method on the job's target."""
-    if isinstance(job.config, APDConfig):
-        return APD(job.target, job.config)
-    return SPD(job.target, job.config, job.seeds)
+    config, n_parts = job.config, len(job.configs)
+    each = job.target.n_instances // n_parts
+    if isinstance(config, APDConfig):
+        apd = [one for one in job.configs if isinstance(one, APDConfig)]
+        starts = [start(part.target, one) for part, one in zip(job.parts(), apd, strict=True)]
+        parameters = {
+            name: torch.cat([one[name].detach() for one in starts]).requires_grad_() for name in starts[0]
+        }
+        device = next(iter(parameters.values())).device
+        return APD(job.target, config, parameters=parameters, varied=Variation.of(apd, each, device))
+    device = next(iter(job.target.sites().values())).weight.device
+    coefficients = {}
+    for field in SPDConfig.model_fields:
+        values = [getattr(one, field) for one in job.configs]
+        if field.endswith("_coeff") and len(set(values)) > 1:
+            name = field.removesuffix("_coeff")
+            coefficients[name] = torch.tensor(values, device=device).repeat_interleave(each)
+    return SPD(job.target, config, job.seeds, coefficients=coefficients)

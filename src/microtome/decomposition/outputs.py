@@ -1,12 +1,15 @@
 """The documented files of a run and its name."""
 
+from collections.abc import Mapping
+
+from torch import Tensor
+
 from microtome.core.runs import RunFolder
-from microtome.decomposition.apd import APD
 from microtome.decomposition.jobs import Job
-from microtome.decomposition.spd import SPD
 
 
 def run_name(job: Job) -> str:
+    """``decompose-<method>-<target>``, without the time."""
     spec = job.target.spec()
     kind = str(spec["kind"])
     if kind == "tms":
@@ -17,19 +20,20 @@ def run_name(job: Job) -> str:
     return f"decompose-{job.config.method}-{kind}"
 
 
-def save_model(run: RunFolder, job: Job, method: SPD | APD, step: int) -> None:
+def save_model(run: RunFolder, job: Job, parameters: Mapping[str, Tensor], step: int) -> None:
     """The documented model file of a step: components, and what of the target is not decomposed."""
     decomposed = tuple(f"{site}.weight" for site in job.target.sites())
     kept = {n: t for n, t in job.target.state_dict().items() if not n.endswith(decomposed)}
     name = "spd_model" if job.config.method == "apd" else "model"
-    state = {**kept, **{n: t.detach() for n, t in method.parameters.items()}}
+    state = {**kept, **{n: t.detach() for n, t in parameters.items()}}
     # The original APD code's layout: A itself.
     state = {n.removesuffix("_T"): t.mT if n.endswith(".A_T") else t for n, t in state.items()}
     run.save_state_dict(f"{name}_{step}.pth", state)
 
 
-def copy_target(run: RunFolder, job: Job) -> None:
-    """The target beside its components, under the documented names."""
+def save_start(run: RunFolder, job: Job) -> None:
+    """What is known before the first step: ``final_config.yaml``, and the target under its old names."""
+    run.save_yaml("final_config.yaml", job.config.as_dict())
     kind = {"tms": "tms", "resid_mlp": "resid_mlp", "mlp": "digits"}.get(str(job.target.spec()["kind"]))
     if kind is None or not job.train_config:
         return

@@ -5,7 +5,7 @@ left out, inner activations shared between passes, wide axes folded away, fused 
 gradient; ``spd_plain.py`` is the same step written out, and the tests hold one to the other.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -58,7 +58,9 @@ class SPD:
         seeds: list[int],
         subcomponents: Subcomponents | None = None,
         draw: SourceDraw | None = None,
+        coefficients: Mapping[str, Float[Tensor, " K"]] | None = None,
     ) -> None:
+        """``coefficients``: by loss, one for every instance, in place of the configuration's."""
         self.target, self.config = target, config
         self.n_instances = target.n_instances
         self.network: Network = network_of(target, config.target_module_patterns)
@@ -72,6 +74,7 @@ class SPD:
             tensor.requires_grad_(True)
         self.generator = generator(seeds[0], first.device, "masks")
         self.draw: SourceDraw = draw or (lambda _: draw_key(self.generator))
+        self._coefficients = dict(coefficients or {})
         self._compacts: bool | None = None
 
     def before_step(self) -> None:
@@ -132,7 +135,7 @@ class SPD:
             with torch.set_grad_enabled(coefficient != 0):
                 out[name] = loss()
             if coefficient != 0:
-                total = total + coefficient * out[name]
+                total = total + self._coefficients.get(name, coefficient) * out[name]
         return {"total": total, **out}
 
     def _shared(self, x: Tensor, p: float) -> tuple[_Step, Tensor]:

@@ -136,6 +136,8 @@ class SPDConfig(Config):
     """Steps between two rows of metrics."""
     image_freq: PositiveInt | None = None
     """Steps between pictures; null draws them at the end only."""
+    pictures: bool = True
+    """Draw pictures at all; `microtome interpret RUN` draws them later."""
     image_on_first_step: bool = False
     save_freq: PositiveInt | None = None
     """Steps between model files; null writes one at the end. Checkpoints to resume from come every 30 s."""

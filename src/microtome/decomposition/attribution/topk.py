@@ -1,5 +1,7 @@
 """Which components are on: the top-k masks of APD."""
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -23,9 +25,17 @@ def largest(scores: Float[Tensor, "rows n"], counts: list[int]) -> Bool[Tensor, 
     return mask
 
 
-def active_pairs(topk: float, batch_size: int) -> int:
-    """``int(topk * batch_size)``: truncated, as in the original APD code."""
-    return int(topk * batch_size)
+def row_counts(
+    topk: float | Sequence[float], n_instances: int, batch_size: int, batch_topk: bool
+) -> list[int]:
+    """How many are on in every row that is ranked: a row an instance (``batch_topk``) or a row a sample.
+
+    ``int(topk * batch_size)`` is truncated, as in the original APD code. ``topk`` may differ by instance.
+    """
+    each = [topk] * n_instances if isinstance(topk, float | int) else topk
+    if batch_topk:
+        return [int(one * batch_size) for one in each]
+    return [int(one) for one in each for _ in range(batch_size)]
 
 
 def exact_counts(x: Float[Tensor, "K B d"]) -> list[int]:
@@ -35,7 +45,7 @@ def exact_counts(x: Float[Tensor, "K B d"]) -> list[int]:
 
 def topk_mask(
     scores: Float[Tensor, "K B C"],
-    topk: float,
+    topk: float | Sequence[float],
     batch_topk: bool = True,
     distil: bool = False,
     counts: list[int] | None = None,
@@ -43,17 +53,16 @@ def topk_mask(
     """The components that are on for each sample.
 
     ``batch_topk``: the ``int(topk * B)`` largest of each instance's B x C scores, else the ``topk`` largest
-    of each sample; of equal scores the first ones. ``counts`` replaces ``int(topk * B)`` for each instance
-    (``exact_topk``). ``distil``: the last component is left out of the ranking and always on.
+    of each sample; of equal scores the first ones. ``topk``: one for all, or one an instance. ``counts``
+    replaces ``int(topk * B)`` for each instance (``exact_topk``). ``distil``: the last component is left out
+    of the ranking and always on.
     Source: APD paper, section 2.3, and the original code's ``calc_topk_mask``.
     """
     ranked = scores[..., :-1] if distil else scores
     k, b, c = ranked.shape
-    if batch_topk:
-        per_instance = counts if counts is not None else [active_pairs(topk, b)] * k
-        mask = largest(ranked.reshape(k, b * c), per_instance).view(k, b, c)
-    else:
-        mask = largest(ranked.reshape(k * b, c), [int(topk)] * (k * b)).view(k, b, c)
+    if counts is None:
+        counts = row_counts(topk, k, b, batch_topk)
+    mask = largest(ranked.reshape(len(counts), -1), counts).view(k, b, c)
     if distil:
         mask = torch.cat([mask, torch.ones_like(mask[..., :1])], dim=-1)
     return mask
