@@ -16,6 +16,7 @@ from torch import Tensor
 from microtome.core.device import set_threads
 from microtome.core.errors import MicrotomeError
 from microtome.core.run_lock import only_writer
+from microtome.core.run_start import MARKER
 from microtome.core.runs import RunFolder
 from microtome.decomposition.apd_variation import VARIED_FIELDS
 from microtome.decomposition.config import DecompositionConfig
@@ -69,18 +70,21 @@ def run_together(
     set_threads(first.threads)
     method = build_method(job)
     device = str(next(iter(method.parameters.values())).device)
+    common = _shared_folder(folders)
+    carried_on = common.exists()
     runs = [
-        _open_or_create(folder, config, f"decompose-{config.method}", command, device)
+        _open_or_create(folder, config, f"decompose-{config.method}", command, device, carried_on)
         for folder, config in zip(folders, configs, strict=True)
     ]
-    shared = _open_or_create(_shared_folder(folders), first, KIND, command, device)
+    shared = _open_or_create(common, first, KIND, command, device)
     parts = job.parts()
     with only_writer(shared.path):
         for run, part in zip(runs, parts, strict=True):
             save_start(run, part)
         _train(job, method, shared, runs, parts, progress)
         for i, (run, part) in enumerate(zip(runs, parts, strict=True)):
-            _finish_part(run, part, _slice(method.parameters, i, part), i, shared)
+            if not run.finished:
+                _finish_part(run, part, _slice(method.parameters, i, part), i, shared)
     shutil.rmtree(shared.path)
     return runs
 
@@ -155,11 +159,17 @@ def _shared_folder(folders: Sequence[Path]) -> Path:
 
 
 def _open_or_create(
-    path: Path, config: DecompositionConfig, kind: str, command: Sequence[str], device: str
+    path: Path,
+    config: DecompositionConfig,
+    kind: str,
+    command: Sequence[str],
+    device: str,
+    carried_on: bool = False,
 ) -> RunFolder:
     """The folder as a run of this configuration: what a kill left of it, or a new one."""
-    if (Path(path) / "environment.json").is_file():
+    if (Path(path) / MARKER).is_file():
         run = RunFolder.open(path)
-        if run.kind == kind and not run.finished and run.config == config.as_dict():
+        same = run.kind == kind and run.config == config.as_dict()
+        if same and (carried_on or not run.finished):
             return run
     return RunFolder.create(path, config, command=command, seed=config.seed, device=device, kind=kind)
