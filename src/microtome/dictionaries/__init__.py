@@ -1,0 +1,1 @@
+"""Dictionaries (sparse autoencoders): architectures, file formats, training, evaluation."""

@@ -1,0 +1,1 @@
+"""Record and replace the activations of any module."""
