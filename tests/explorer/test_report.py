@@ -209,3 +209,12 @@ def test_a_run_folder_becomes_a_report(tmp_path, png):
     assert {"mmcs", "0.9987", "alive.linear1", "microtome decompose", "steps"} <= set(words)
     with pytest.raises(CannotLoad):
         write_report(tmp_path / "nowhere")
+
+
+def test_pictures_at_the_root_of_a_run_and_no_more_than_can_be_read(tmp_path):
+    run = RunFolder.create(tmp_path / "run", Config(), kind="magnitude")
+    for i in range(45):
+        Image.new("RGB", (30, 15), "white").save(run.path / f"unified_grid_feature_{i}_a.png")
+    page = Page(write_report(run).read_text(encoding="utf-8"))
+    assert len(page.all("img")) == 40
+    assert any("5 more are in" in words for words in page.words)

@@ -20,6 +20,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "interpret": ("microtome.cli.interpret", "draw a decomposition's pictures again"),
     "magnitude": ("microtome.cli.magnitude", "sweep one input's magnitude through a decomposed network"),
     "runs": ("microtome.cli.runs", "list the run folders"),
+    "view": ("microtome.cli.view", "write one page about a run: numbers, pictures, how it was made"),
     "doctor": ("microtome.cli.doctor", "say what this machine has to work with"),
     "completion": ("microtome.cli.completion", "print the shell completion: bash or zsh"),
 }

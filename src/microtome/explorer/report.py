@@ -32,6 +32,8 @@ CAPTIONS = {
     "unified_grid": "Responses to one feature of growing magnitude.",
 }
 
+MAX_PICTURES = 40  # a page with more is slow to open, and each is shrunk too far to read
+
 
 def write_report(run: RunFolder | str | Path, path: str | Path | None = None) -> Path:
     """Write the report of a run folder (default: ``report.html`` in it) and return its path.
@@ -51,10 +53,11 @@ def run_report(run: RunFolder) -> Report:
         report.section("Numbers").table("Summary", [_summary_row(k, v) for k, v in numbers.items()])
     for name, rows in others.items():
         report.table(name, rows)
-    pictures = _in_reading_order(sorted((run.path / "plots").glob("*.png")))
+    pictures = _in_reading_order(sorted([*(run.path / "plots").rglob("*.png"), *run.path.glob("*.png")]))
     if pictures:
-        report.section("Pictures")
-    for picture in pictures:
+        left = len(pictures) - MAX_PICTURES
+        report.section("Pictures", f"{left} more are in {run.path}." if left > 0 else "")
+    for picture in pictures[:MAX_PICTURES]:
         report.picture(picture, _caption(picture.stem), f"{picture.stem}: {_caption(picture.stem)}")
     environment = run.environment
     report.section("How it was made")
