@@ -1,16 +1,17 @@
 """The unified grid: neurons, output, causal importances, gate outputs and gate inputs against magnitude."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
 from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator
 
+from microtome.magnitude.small_multiples import SmallMultiples, block_axes
 from microtome.plotting.style import (
     FAINT,
     LINES,
@@ -23,10 +24,13 @@ from microtome.plotting.style import (
 )
 
 COLUMNS = 10
-# An overview panel is as wide and as high as two of the small ones.
-SPAN = 2
-MAX_COMPONENTS = 10
+SPAN = 2  # an overview panel is as wide and as high as two of the small ones
+LEGEND_COLUMNS = 10
 X_LABEL = "input magnitude"
+OTHERS = "#c9cdd2"
+WORDS = "#656d76"
+# Margins and gaps in inches, so that panels of any size read alike.
+LEFT, RIGHT, TOP, BOTTOM, BETWEEN, GAP = 0.85, 0.2, 0.86, 0.5, 0.62, (0.22, 0.32)
 
 
 @dataclass(frozen=True)
@@ -34,7 +38,9 @@ class GridData:
     """Responses of one site to one feature, over S magnitudes; ``neurons`` and the gate arrays may be None.
 
     ``components`` are the indices of the columns of the gate arrays, ``neuron_names`` those of ``neurons``.
-    ``importance_note`` says why no component is drawn.
+    ``activations`` are drawn in place of the gate arrays for a method without gates. ``importance_note``
+    says why no component is drawn, ``words`` what kinds of responses each family has; ``neuron_kinds`` and
+    ``component_kinds`` are the kinds of those drawn.
     """
 
     magnitudes: Float[np.ndarray, " S"]
@@ -42,11 +48,30 @@ class GridData:
     neurons: Float[np.ndarray, "S N"] | None
     neuron_names: Int[np.ndarray, " N"]
     components: Int[np.ndarray, " c"]
-    importance: Float[np.ndarray, "S c"] | None
-    gate_outputs: Float[np.ndarray, "S c"] | None
-    gate_inputs: Float[np.ndarray, "S c"] | None
+    importance: Float[np.ndarray, "S c"] | None = None
+    gate_outputs: Float[np.ndarray, "S c"] | None = None
+    gate_inputs: Float[np.ndarray, "S c"] | None = None
+    activations: Float[np.ndarray, "S c"] | None = None
     importance_note: str = ""
     nonlinear: bool = True  # whether a nonlinearity changes the neurons
+    words: dict[str, str] = field(default_factory=dict)
+    neuron_kinds: Sequence[str] = ()
+    component_kinds: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class _Family:
+    title: str
+    label: str
+    values: np.ndarray | None
+    names: Sequence[str]
+    colours: Sequence[Any]
+    words: str = ""
+    missing: str = ""
+    limits: tuple[float, float] | None = None
+    threshold: float | None = None
+    own: int | None = None  # the line that is thick, the others being thin
+    each: bool = True  # whether each line also has a panel of its own
 
 
 @styled
@@ -66,22 +91,22 @@ def unified_grid(
     Neurons are coloured by index in viridis, components in plasma, in both parts alike. Neurons share one
     scale, importances run from 0 to 1, gate outputs and gate inputs share a scale each.
     """
-    families = _families(data, pre_activation, ci_threshold, feature)
-    blocks = (
-        [] if summary_only else [f for f in families if f.each and f.values is not None and f.values.size]
-    )
-    rows = [SPAN] + [-(-block.values.shape[1] // COLUMNS) for block in blocks if block.values is not None]
-    figure, slots = _layout(rows, figsize_per_subplot)
-    top = 1 - 0.12 / figure.get_figheight()
+    families = [*_activity(data, pre_activation, feature), *_of_components(data, ci_threshold)]
+    rows = _rows([] if summary_only else _with_panels(families))
+    figure = Figure(figsize=_size(rows, figsize_per_subplot))
+    figure.set_layout_engine("none")
+    top = figure.get_figheight() - TOP
     heading = ", ".join(filter(None, (f"Feature {feature}", site, seed_name)))
-    figure.suptitle(heading, x=0.01, y=top, ha="left", va="top")
-    for slot, family in zip(range(0, COLUMNS, SPAN), families, strict=True):
-        ax = figure.add_subplot(slots[0][:, slot : slot + SPAN])
-        _overview(ax, family, data.magnitudes, feature)
+    title_at = 1 - 0.12 / figure.get_figheight()
+    figure.suptitle(heading, x=0.01, y=title_at, ha="left", va="top")
+    _overview_row(figure, families, data, top, figsize_per_subplot)
     if len(data.components):
-        _name_components(figure, data.components, families[2].colours, top)
-    for slot, block in zip(slots[1:], blocks, strict=True):
-        _one_each(figure, slot, block, data.magnitudes)
+        _name_components(figure, data.components, families[-1].colours, title_at)
+    upper = top - SPAN * figsize_per_subplot[1]
+    for row in rows:
+        upper -= BETWEEN + _height(row) * figsize_per_subplot[1]
+        for family, start in row:
+            _one_each(figure, upper, family, start, data.magnitudes, figsize_per_subplot)
     return figure
 
 
@@ -92,136 +117,170 @@ def _name_components(figure: Figure, components: np.ndarray, colours: Sequence[A
         [f"component {c}" for c in components],
         loc="upper right",
         bbox_to_anchor=(1 - 0.2 / figure.get_figwidth(), top),
-        ncols=MAX_COMPONENTS,
+        ncols=LEGEND_COLUMNS,
+        columnspacing=1.2,
+        handlelength=1.4,
         borderaxespad=0,
+        borderpad=0,
     )
 
 
-@dataclass(frozen=True)
-class _Family:
-    title: str
-    label: str
-    values: np.ndarray | None
-    names: Sequence[str]
-    colours: Sequence[Any]
-    each: bool
-    limits: tuple[float, float] | None
-    missing: str = ""
-    threshold: float | None = None
-
-
-def _families(data: GridData, pre_activation: bool, threshold: float, feature: int) -> list[_Family]:
+def _activity(data: GridData, pre_activation: bool, feature: int) -> list[_Family]:
     stage = "before" if pre_activation else "after"
-    n_neurons = len(data.neuron_names)
-    parts = [str(c) for c in data.components]
-    plasma = line_colours(len(parts), LINES_IMPORTANCE)
-    outputs = data.outputs.shape[1]
-    lines = [PALETTE[1] if i == feature else "#c9cdd2" for i in range(outputs)]
-    missing = data.importance_note
+    own = feature if feature < data.outputs.shape[1] else None
+    outputs = range(data.outputs.shape[1])
     return [
         _Family(
             f"Neurons, {stage} the nonlinearity" if data.nonlinear else "Neurons",
             "activation",
             data.neurons,
-            [str(i) for i in data.neuron_names],
-            line_colours(n_neurons, LINES),
-            True,
-            _limits(data.neurons),
+            _named("neuron", data.neuron_names, data.neuron_kinds),
+            line_colours(len(data.neuron_names), LINES),
+            data.words.get("neurons", ""),
             "this layer's outputs are\nno neurons",
+            _limits(data.neurons),
         ),
         _Family(
-            f"Outputs (output {feature} coloured)",
+            "Outputs" if own is None else f"Outputs (output {feature} coloured)",
             "output",
             data.outputs,
-            [str(i) for i in range(outputs)],
-            lines,
-            False,
-            None,
-        ),
-        _Family(
-            f"Causal importance (if > {threshold:g})",
-            "causal importance",
-            data.importance,
-            parts,
-            plasma,
-            True,
-            _importance_limits(data.importance),
-            missing,
-            threshold,
-        ),
-        _Family(
-            "Gate output, before the sigmoid",
-            "gate output",
-            data.gate_outputs,
-            parts,
-            plasma,
-            True,
-            _limits(data.gate_outputs),
-            missing,
-        ),
-        _Family(
-            "Gate input (inner activation)",
-            "gate input",
-            data.gate_inputs,
-            parts,
-            plasma,
-            True,
-            _limits(data.gate_inputs),
-            missing,
+            [f"output {i}" for i in outputs],
+            [PALETTE[1] if i == own else OTHERS for i in outputs],
+            data.words.get("outputs", ""),
+            limits=_limits(data.outputs),
+            own=own,
+            each=False,
         ),
     ]
 
 
+def _of_components(data: GridData, threshold: float) -> list[_Family]:
+    names = _named("component", data.components)
+    kinds = _named("component", data.components, data.component_kinds)
+    plasma = line_colours(len(names), LINES_IMPORTANCE)
+    missing = data.importance_note
+
+    def family(title: str, label: str, values: np.ndarray | None, words: str = "", **more: Any) -> _Family:
+        titles = kinds if words else names
+        return _Family(title, label, values, titles, plasma, data.words.get(words, ""), missing, **more)
+
+    if data.activations is not None:
+        limits = _limits(data.activations)
+        title = "Component activation (length of its output)"
+        return [family(title, "activation", data.activations, "component activations", limits=limits)]
+    return [
+        family(
+            f"Causal importance (if > {threshold:g})",
+            "causal importance",
+            data.importance,
+            "causal importances",
+            limits=_importance_limits(data.importance),
+            threshold=threshold,
+        ),
+        family(
+            "Gate output, before the sigmoid", "gate output", data.gate_outputs, limits=_limits(data.gate_outputs)
+        ),
+        family(
+            "Gate input (inner activation)", "gate input", data.gate_inputs, limits=_limits(data.gate_inputs)
+        ),
+    ]
+
+
+def _named(what: str, names: Int[np.ndarray, " n"], kinds: Sequence[str] = ()) -> list[str]:
+    ends = [f": {kind}" for kind in kinds] if len(kinds) else [""] * len(names)
+    return [f"{what} {name}{end}" for name, end in zip(names, ends, strict=True)]
+
+
 def _limits(values: np.ndarray | None) -> tuple[float, float] | None:
-    if values is None or not values.size:
+    finite = None if values is None else values[np.isfinite(values)]
+    if finite is None or not finite.size:
         return None
-    low, high = float(values.min()), float(values.max())
+    low, high = float(finite.min()), float(finite.max())
     room = 0.06 * ((high - low) or 1.0)
     return low - room, high + room
 
 
 def _importance_limits(values: np.ndarray | None) -> tuple[float, float]:
     # The lower-leaky sigmoid goes below 0, for strongly negative gates too far to show.
-    lowest = 0.0 if values is None or not values.size else min(0.0, float(values.min()))
+    lowest = 0.0 if values is None or not values.size else min(0.0, float(np.nanmin(values)))
     return max(lowest, -0.1) - 0.04, 1.04
 
 
-def _layout(rows: Sequence[int], panel: tuple[float, float]) -> tuple[Figure, list[Any]]:
-    """A figure with one grid of slots a block; margins are inches, so that any panel size reads alike."""
-    width, height = panel
-    left, right, top, bottom, between, gap_x, gap_y = 0.85, 0.2, 0.75, 0.5, 0.85, 0.22, 0.32
-    total_width = left + COLUMNS * width + right
-    total = top + sum(n * height for n in rows) + between * (len(rows) - 1) + bottom
-    figure = Figure(figsize=(total_width, total))
-    figure.set_layout_engine("none")
-    grids, upper = [], total - top
-    for block, n in enumerate(rows):
-        grid = figure.add_gridspec(
-            n,
-            COLUMNS,
-            left=left / total_width,
-            right=1 - right / total_width,
-            top=upper / total,
-            bottom=(upper - n * height) / total,
-            wspace=(1.0 if block == 0 else gap_x) / width,
-            hspace=gap_y / height,
+Row = list[tuple[_Family, int]]  # families with the column in which each starts
+
+
+def _rows(families: Sequence[_Family]) -> list[Row]:
+    """Families one under the other; narrow ones beside each other with a free column between them."""
+    rows: list[Row] = []
+    free = 0
+    for family in families:
+        wide = min(len(family.names), COLUMNS)
+        if rows and wide <= 2 and all(len(f.names) <= 2 for f, _ in rows[-1]) and free + wide <= COLUMNS:
+            rows[-1].append((family, free))
+        else:
+            rows.append([(family, 0)])
+            free = 0
+        free += wide + 1
+    return rows
+
+
+def _height(row: Row) -> int:
+    return max(-(-len(family.names) // COLUMNS) for family, _ in row)
+
+
+def _size(rows: Sequence[Row], panel: tuple[float, float]) -> tuple[float, float]:
+    panels = (SPAN + sum(_height(row) for row in rows)) * panel[1]
+    return LEFT + COLUMNS * panel[0] + RIGHT, TOP + panels + BETWEEN * len(rows) + BOTTOM
+
+
+def figure_size(data: GridData, panel: tuple[float, float], summary_only: bool) -> tuple[float, float]:
+    """Width and height in inches that ``unified_grid`` will have."""
+    families = [*_activity(data, False, 0), *_of_components(data, 0.0)]
+    return _size(_rows([] if summary_only else _with_panels(families)), panel)
+
+
+def _with_panels(families: Sequence[_Family]) -> list[_Family]:
+    return [f for f in families if f.each and f.values is not None and f.values.size]
+
+
+def _overview_row(
+    figure: Figure, families: Sequence[_Family], data: GridData, top: float, panel: tuple[float, float]
+) -> None:
+    across, up = figure.get_size_inches()
+    width, height = (SPAN * size for size in panel)
+    left = LEFT
+    for family in families:
+        box = (left / across, (top - height) / up, (width - 0.75) / across, height / up)
+        _overview(figure.add_axes(box), family, data.magnitudes)
+        left += width
+    if data.activations is not None:
+        words = f"no gates: {data.importance_note}" if data.importance_note else "no gates in this method"
+        middle = (left + (across - RIGHT)) / 2
+        figure.text(
+            middle / across, (top - height / 2) / up, words, ha="center", va="center", color=FAINT, fontsize=8.5
         )
-        grids.append(grid)
-        upper -= n * height + between
-    return figure, grids
 
 
-def _overview(ax: Axes, family: _Family, magnitudes: np.ndarray, feature: int) -> None:
-    ax.set(title=family.title, xlabel=X_LABEL)
+def _overview(ax: Axes, family: _Family, magnitudes: np.ndarray) -> None:
+    ax.set_title(family.title, pad=17)
+    ax.set(xlabel=X_LABEL)
     ax.set_xlim(magnitudes[0], magnitudes[-1])
     if family.values is None or not family.values.size:
         note(ax, family.missing or "nothing to draw")
         ax.set(xticks=[], yticks=[])
         return
-    for index, line in enumerate(family.values.T):
-        own = not family.each and index == feature
-        width = 2.0 if own else 1.1 if family.each else 0.6
-        ax.plot(magnitudes, line, color=family.colours[index], lw=width, zorder=3 if own else 2)
+    if family.words:
+        ax.annotate(
+            family.words, (0, 1), (0, 6), "axes fraction", textcoords="offset points", color=WORDS, fontsize=7
+        )
+    lines = family.values.T
+    count = len(lines)
+    thick = 1.1 if family.own is None else 0.6
+    widths = [2.0 if i == family.own else thick for i in range(count)]
+    order = [i for i in range(count) if i != family.own] + ([] if family.own is None else [family.own])
+    segments = [np.column_stack([magnitudes, lines[i]]) for i in order]
+    colours, wide = [family.colours[i] for i in order], [widths[i] for i in order]
+    ax.add_collection(LineCollection(segments, colors=colours, linewidths=wide, zorder=2), autolim=False)
     ax.set_ylabel(family.label)
     if family.limits is not None:
         ax.set_ylim(*family.limits)
@@ -230,34 +289,23 @@ def _overview(ax: Axes, family: _Family, magnitudes: np.ndarray, feature: int) -
     light_grid(ax)
 
 
-def _one_each(figure: Figure, slots: Any, family: _Family, magnitudes: np.ndarray) -> None:
-    """A small panel a line: same axes throughout, labelled on the outer ones only."""
-    values = family.values
-    assert values is not None
-    count = values.shape[1]
-    first: Axes | None = None
-    for index in range(count):
-        row, column = divmod(index, COLUMNS)
-        ax = figure.add_subplot(slots[row, column], sharex=first, sharey=first)
-        first = first or ax
-        shade = family.colours[index]
-        ax.plot(magnitudes, values[:, index], color=shade, lw=1.4)
-        if family.threshold is not None:
-            ax.axhline(family.threshold, color=FAINT, lw=0.7, ls=":")
-        kind = "component" if family.label != "activation" else "neuron"
-        ax.set_title(f"{kind} {family.names[index]}", fontsize=7.5, pad=2.0, loc="left")
-        ax.tick_params(labelsize=6.5)
-        # Ticks are most of the drawing time, and the outer panels carry them for all.
-        if column == 0:
-            ax.set_ylabel(family.label, fontsize=7.5)
-        else:
-            ax.yaxis.set_visible(False)
-        if index + COLUMNS >= count:
-            ax.set_xlabel(X_LABEL, fontsize=7.5)
-        else:
-            ax.xaxis.set_visible(False)
-    assert first is not None
-    first.set_xlim(magnitudes[0], magnitudes[-1])
-    first.xaxis.set_major_locator(MaxNLocator(2))
-    if family.limits is not None:
-        first.set_ylim(*family.limits)
+def _one_each(
+    figure: Figure,
+    bottom: float,
+    family: _Family,
+    start: int,
+    magnitudes: np.ndarray,
+    panel: tuple[float, float],
+) -> None:
+    """A small panel a line: one scale throughout, labelled on the outer ones only."""
+    assert family.values is not None
+    count = len(family.names)
+    columns = min(COLUMNS, count)
+    height = -(-count // columns) * panel[1]
+    ax = block_axes(figure, LEFT + start * panel[0], bottom, columns * panel[0], height)
+    ends = float(magnitudes[0]), float(magnitudes[-1])
+    small = SmallMultiples(ax, count, columns, panel, GAP, ends, family.limits or (0.0, 1.0))
+    small.furniture(family.names, X_LABEL, family.label)
+    if family.threshold is not None:
+        small.level(family.threshold)
+    small.curves(magnitudes, family.values.T, np.arange(count), list(family.colours), lw=1.4, zorder=3)

@@ -1,59 +1,21 @@
 """One feature on at growing magnitude: everything a decomposed network does, in one batched forward."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from microtome.core.errors import bad_value
+from microtome.core.errors import CannotLoad, MicrotomeError, bad_value
 from microtome.decomposition.result import Decomposition
-from microtome.targets.network import Target
+from microtome.magnitude.forward import Recorder, n_inputs, row_floats
+from microtome.magnitude.result import MagnitudeSweep
 
-PerSite = dict[str, Float[np.ndarray, "K F S _"]]
-GATE_PANELS = ("causal importances", "gate outputs", "gate inputs")
-
-
-@dataclass(frozen=True)
-class MagnitudeSweep:
-    """Responses to ``magnitude * e_feature``; arrays are ``[K, F, S, width]`` for F features, S magnitudes.
-
-    ``pre[site]`` are a site's outputs, bias included; ``post[site]`` what the network makes of them by its
-    nonlinearity. ``gate_inputs``, ``gate_outputs`` (before the sigmoid), ``lower`` and ``upper`` (its leaky
-    forms) are empty for a method without gates. ``outputs`` are the target's.
-    """
-
-    magnitudes: Float[np.ndarray, " S"]
-    features: Int[np.ndarray, " F"]
-    outputs: Float[np.ndarray, "K F S d_out"]
-    pre: PerSite
-    post: PerSite
-    gate_inputs: PerSite = field(default_factory=dict)
-    gate_outputs: PerSite = field(default_factory=dict)
-    lower: PerSite = field(default_factory=dict)
-    upper: PerSite = field(default_factory=dict)
-
-    @property
-    def left_out(self) -> tuple[str, ...]:
-        """The panel families that this decomposition cannot show."""
-        return () if self.lower else GATE_PANELS
-
-    def arrays(self) -> dict[str, np.ndarray]:
-        """Every array by name, per-site ones as ``<kind>/<site>``, for an npz file."""
-        named = {"magnitudes": self.magnitudes, "features": self.features, "outputs": self.outputs}
-        for kind in ("pre", "post", "gate_inputs", "gate_outputs", "lower", "upper"):
-            named |= {f"{kind}/{site}": values for site, values in getattr(self, kind).items()}
-        return named
-
-
-def n_inputs(target: Target) -> int:
-    """Number of input features of a network that takes vectors."""
-    embedding = getattr(target, "W_E", None)
-    if isinstance(embedding, Tensor):
-        return embedding.shape[-2]
-    return next(iter(target.sites().values())).weight.shape[1]
+# What one forward pass may hold at a time; a sweep that needs more is passed in pieces.
+CHUNK_BYTES = 256 << 20
+Told = Callable[[int, int], None]
 
 
 def magnitude_range(n_steps: int, max_magnitude: float, two_sided: bool = False) -> Float[np.ndarray, " S"]:
@@ -63,60 +25,138 @@ def magnitude_range(n_steps: int, max_magnitude: float, two_sided: bool = False)
     return np.linspace(-max_magnitude if two_sided else 0.0, max_magnitude, n_steps)
 
 
-@torch.no_grad()
 def compute(
     decomposition: Decomposition,
     features: Sequence[int],
     n_steps: int = 100,
     max_magnitude: float = 2.0,
     two_sided: bool = False,
+    *,
+    kinds: tuple[str, ...] | None = None,
+    chunk_bytes: int = CHUNK_BYTES,
+    told: Told | None = None,
 ) -> MagnitudeSweep:
-    """Sweep every given feature over every magnitude, for all K instances, in one batch.
+    """Sweep every given feature over every magnitude, for all K instances, in one batch of rows.
 
-    Raises ``MicrotomeError`` for a feature out of range and for fewer than two steps.
+    The batch is passed in pieces when a forward pass would hold more than ``chunk_bytes``. ``kinds`` limits
+    the arrays that are kept (default all). ``told(rows done, rows)`` is called after each piece.
+    Raises ``MicrotomeError`` for a feature out of range, for fewer than two steps, for results larger than
+    the free memory, and ``CannotLoad`` for a network whose inputs and outputs are no vectors.
     """
-    target = decomposition.target
-    n = n_inputs(target)
+    n = n_inputs(decomposition)
     for index in features:
         if not 0 <= index < n:
             raise bad_value("feature_idx", index, f"the network has {n} inputs", f"choose 0 to {n - 1}")
     magnitudes = magnitude_range(n_steps, max_magnitude, two_sided)
-    weight = next(iter(decomposition.sites.values())).weight
-    steps = torch.as_tensor(magnitudes, dtype=weight.dtype, device=weight.device)
-    chosen = torch.eye(n, dtype=weight.dtype, device=weight.device)[list(features)]
-    rows = (chosen[:, None, :] * steps[None, :, None]).reshape(-1, n)
-    x = rows.expand(target.n_instances, -1, -1).contiguous()
-
-    def unfold(values: Tensor) -> np.ndarray:
-        shape = (values.shape[0], len(features), n_steps, values.shape[-1])
-        return values.reshape(shape).cpu().numpy()
-
-    outputs, inputs = decomposition.site_inputs(x)
-    names = [name for name in decomposition.sites if name in inputs]
-    pre = {name: decomposition.sites[name].apply(inputs[name]) for name in names}
-    post = {name: _after(i, names, pre[name], inputs, outputs) for i, name in enumerate(names)}
-    importances = decomposition.causal_importances(x) or {}
-    return MagnitudeSweep(
-        magnitudes=magnitudes,
-        features=np.asarray(features, dtype=np.int64),
-        outputs=unfold(outputs),
-        pre={name: unfold(values) for name, values in pre.items()},
-        post={name: unfold(values) for name, values in post.items()},
-        gate_inputs={name: unfold(of.inner) for name, of in importances.items()},
-        gate_outputs={name: unfold(of.gate) for name, of in importances.items()},
-        lower={name: unfold(of.lower) for name, of in importances.items()},
-        upper={name: unfold(of.upper) for name, of in importances.items()},
-    )
+    indices = np.asarray(features, dtype=np.int64)
+    recorder = Recorder(decomposition, kinds)
+    arrays = _record(recorder, _Rows(decomposition, n, indices, magnitudes), chunk_bytes, told)
+    k = decomposition.n_instances
+    unfolded = {
+        name: values.reshape(k, -1, len(indices), n_steps).transpose(0, 2, 3, 1)
+        for name, values in arrays.items()
+    }
+    return MagnitudeSweep.of(magnitudes, indices, unfolded, method=decomposition.method, order=recorder.order)
 
 
-def _after(
-    index: int, names: Sequence[str], pre: Tensor, inputs: Mapping[str, Tensor], outputs: Tensor
-) -> Tensor:
-    """A site's output as the network uses it next: the next site's input, or the network's output."""
-    follower = inputs[names[index + 1]] if index + 1 < len(names) else outputs
-    return follower if follower.shape == pre.shape else pre
+class _Rows:
+    """The inputs ``magnitude * e_feature``, made a piece at a time; feature by feature, magnitudes innermost."""
+
+    def __init__(
+        self,
+        decomposition: Decomposition,
+        n: int,
+        features: Int[np.ndarray, " F"],
+        magnitudes: Float[np.ndarray, " S"],
+    ) -> None:
+        weight = next(iter(decomposition.sites.values())).weight
+        self.k, self.n, self.like = decomposition.n_instances, n, weight
+        self.features = torch.as_tensor(features, device=weight.device)
+        self.magnitudes = torch.as_tensor(magnitudes, dtype=weight.dtype, device=weight.device)
+
+    def __len__(self) -> int:
+        return len(self.features) * len(self.magnitudes)
+
+    def piece(self, start: int, stop: int) -> Float[Tensor, "K N n"]:
+        """Rows ``start`` to ``stop``, the batch innermost in memory, as the matrix products like it."""
+        rows = torch.arange(start, stop, device=self.features.device)
+        x = self.like.new_zeros(self.n, stop - start)
+        x[self.features[rows // len(self.magnitudes)], rows - start] = self.magnitudes[
+            rows % len(self.magnitudes)
+        ]
+        return x.T.expand(self.k, -1, -1)
 
 
-def shows_neurons(site: str, sites: Sequence[str]) -> bool:
-    """Whether a site's outputs are neurons: neither the network's output nor part of a residual stream."""
-    return site != list(sites)[-1] and not site.endswith(".mlp_out")
+def _record(recorder: Recorder, rows: _Rows, chunk_bytes: int, told: Told | None) -> dict[str, np.ndarray]:
+    """Every array as ``[K, width, rows]``: a piece of rows at a time into memory that is taken once."""
+    itemsize = rows.like.element_size()
+    size = max(1, min(len(rows), chunk_bytes // (itemsize * max(1, row_floats(recorder)))))
+    arrays: dict[str, np.ndarray] = {}
+    for start in range(0, len(rows), size):
+        stop = min(start + size, len(rows))
+        made = _pass(recorder, rows.piece(start, stop))
+        if not arrays:
+            _check_memory({name: v.shape[-1] for name, v in made.items()}, rows, itemsize)
+        for name, values in made.items():
+            if name not in arrays:
+                arrays[name] = np.empty(
+                    (rows.k, values.shape[-1], len(rows)), dtype=_numpy_type(values)
+                )
+            arrays[name][:, :, start:stop] = values.mT.cpu().numpy()
+        if told is not None:
+            told(stop, len(rows))
+    return arrays
+
+
+def _numpy_type(values: Tensor) -> np.dtype:
+    return np.dtype(str(values.dtype).removeprefix("torch."))
+
+
+def _pass(recorder: Recorder, x: Tensor) -> dict[str, Tensor]:
+    """One forward pass, and what does not fit told in one line."""
+    try:
+        made = recorder(x)
+    except MicrotomeError:
+        raise
+    except (RuntimeError, ValueError, TypeError, IndexError) as error:
+        if "memory" in str(error):
+            raise
+        raise CannotLoad(
+            f"model_path: the network takes no vectors of {x.shape[-1]} features"
+            f" ({str(error).splitlines()[0]}); a magnitude sweep needs one that does"
+        ) from error
+    wrong = [name for name, values in made.items() if values.ndim != 3 or values.shape[1] != x.shape[1]]
+    if wrong:
+        shape = list(made[wrong[0]].shape[1:])
+        raise CannotLoad(
+            f"model_path: {x.shape[1]} vectors in, {wrong[0]} of shape {shape}; a magnitude sweep needs"
+            " a network that makes one vector of each"
+        )
+    return made
+
+
+def _check_memory(widths: dict[str, int], rows: _Rows, itemsize: int) -> None:
+    needed = itemsize * rows.k * len(rows) * sum(widths.values())
+    free = free_memory()
+    if free is not None and needed > free:
+        raise MicrotomeError(
+            f"n_steps={len(rows.magnitudes)}: {len(rows.features)} features at so many magnitudes make"
+            f" {gigabytes(needed)} of results, and {gigabytes(free)} of memory are free;"
+            " lower n_steps or give fewer features"
+        )
+
+
+def free_memory() -> int | None:
+    """Bytes that new arrays may take, or None where the system does not say."""
+    try:
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable"):
+                return int(line.split()[1]) * 1024
+    except (OSError, ValueError, IndexError):
+        pass
+    return None
+
+
+def gigabytes(size: float) -> str:
+    """A size in bytes as people say it."""
+    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
