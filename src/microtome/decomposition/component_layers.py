@@ -1,4 +1,4 @@
-"""The pieces of a ``ComponentModel``: a site's components, its gates, the target without instance axis."""
+"""The pieces of a ``ComponentModel``: a site's components and causal importances, the target without K."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from microtome.decomposition.gates import GateWeights, gate_values
+from microtome.decomposition.causal_importance.functions import CausalImportanceFunction, Kind
 from microtome.targets.network import Site, Target
 
 
@@ -72,17 +72,29 @@ class ComponentLayer(nn.Module):
 
 
 class GateFunction(nn.Module):
-    """The gates of one site: inner activations ``[..., C]`` to gate values ``[..., C]``."""
+    """The causal importance function of one site, before the sigmoid, without instance axis.
 
-    def __init__(self, gates: GateWeights, instance: int) -> None:
+    ``reads`` says of what: ``component_acts [..., C]`` (inner activations) or ``input [..., d_in]``.
+    """
+
+    def __init__(self, function: CausalImportanceFunction, instance: int) -> None:
         super().__init__()
-        for part in ("w_in", "b_in", "w_out", "b_out"):
-            setattr(self, part, nn.Parameter(getattr(gates, part)[instance].detach().clone()))
+        self.kind: Kind = function.kind
+        self.reads = function.reads
+        for name, tensor in function.weights.items():
+            self.register_parameter(_plain(name), nn.Parameter(tensor[instance].detach().clone()))
+        self._names = list(function.weights)
 
-    def forward(self, component_acts: Float[Tensor, "*B C"]) -> Float[Tensor, "*B C"]:
-        weights = GateWeights(*(getattr(self, p).unsqueeze(0) for p in ("w_in", "b_in", "w_out", "b_out")))
-        inner = component_acts.reshape(1, -1, component_acts.shape[-1]).mT
-        return gate_values(inner, weights).mT.reshape(component_acts.shape)
+    def forward(self, x: Float[Tensor, "*B width"]) -> Float[Tensor, "*B C"]:
+        """Gate values ``[..., C]``."""
+        weights = {name: self.get_parameter(_plain(name)).unsqueeze(0) for name in self._names}
+        out = CausalImportanceFunction(self.kind, weights)(x.reshape(1, -1, x.shape[-1]))
+        return out.reshape(*x.shape[:-1], out.shape[-1])
+
+
+def _plain(name: str) -> str:
+    """Parameters take no dots."""
+    return name.replace(".", "_")
 
 
 class OneInstance(nn.Module):

@@ -14,11 +14,11 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from microtome.core.errors import MicrotomeError, bad_value
+from microtome.decomposition.causal_importance.sigmoids import sigmoid_pair
 from microtome.decomposition.component_layers import ComponentLayer, GateFunction, OneInstance
 from microtome.decomposition.config import DecompositionConfig
-from microtome.decomposition.gates import lower_leaky, upper_leaky
-from microtome.decomposition.result import Decomposition, load
-from microtome.decomposition.run_info import SPDRunInfo, parameters_in
+from microtome.decomposition.result import Decomposition, load_located
+from microtome.decomposition.run_info import SPDRunInfo
 
 __all__ = [
     "CIOutputs",
@@ -102,13 +102,13 @@ class ComponentModel(nn.Module):
         self.target_module_paths: list[str] = list(decomposition.sites)
         self._components = nn.ModuleDict()
         self._ci_fns = nn.ModuleDict()
-        parts = decomposition.subcomponents
+        self.sigmoid_type = decomposition.sigmoid_type
         for name, site in decomposition.sites.items():
             left, right = (factor[instance] for factor in decomposition.factors[name])
             bias = None if site.bias is None else site.bias[instance]
             self._components[_key(name)] = ComponentLayer(left, right, site.weight[instance], bias)
-            if parts is not None:
-                self._ci_fns[_key(name)] = GateFunction(parts.gates[name], instance)
+            if name in decomposition.ci_fns:
+                self._ci_fns[_key(name)] = GateFunction(decomposition.ci_fns[name], instance)
         self.requires_grad_(False).eval()
 
     @classmethod
@@ -119,15 +119,13 @@ class ComponentModel(nn.Module):
 
         ``module``: the user's own module, where the run cannot make it again. Raises ``CannotLoad``.
         """
-        found = load(run_info.run.path, module=module)
-        parameters = parameters_in(run_info.checkpoint_path, list(found.parameters))
-        return cls(Decomposition(found.config, found.target, parameters, found.data, found.run), instance)
+        return cls(load_located(run_info.located, module=module), instance)
 
     @classmethod
     def from_pretrained(
         cls, path: str | Path, instance: int = 0, module: nn.Module | None = None
     ) -> "ComponentModel":
-        """As ``from_run_info``, from a run folder, a model file inside one, or ``latest``."""
+        """As ``from_run_info``, from whatever ``SPDRunInfo.from_path`` takes."""
         return cls.from_run_info(SPDRunInfo.from_path(path), instance, module)
 
     @property
@@ -137,7 +135,10 @@ class ComponentModel(nn.Module):
 
     @property
     def ci_fns(self) -> dict[str, GateFunction]:
-        """The gates of every site, by its name. Raises ``MicrotomeError`` for a method without gates."""
+        """The causal importance function of every site, by its name.
+
+        Raises ``MicrotomeError`` for a method without gates.
+        """
         if not self._ci_fns:
             raise MicrotomeError(
                 f"{self.config.method.upper()} components have no gates, so no causal importances;"
@@ -199,13 +200,16 @@ class ComponentModel(nn.Module):
         """
         if sampling not in ("continuous", "binomial"):
             raise bad_value("sampling", sampling, "unknown", "use continuous or binomial")
-        gates, out = self.ci_fns, CIOutputs({}, {}, {})
+        functions, out = self.ci_fns, CIOutputs({}, {}, {})
+        lower, upper = sigmoid_pair(self.sigmoid_type)
         for name in self._checked_names(list(pre_weight_acts)):
-            acts = self.components[name].get_component_acts(pre_weight_acts[name])
-            gate = gates[name](acts.detach() if detach_inputs else acts)
+            seen = pre_weight_acts[name]
+            if functions[name].reads == "component_acts":
+                seen = self.components[name].get_component_acts(seen)
+            gate = functions[name](seen.detach() if detach_inputs else seen)
             jittered = 1.05 * gate - 0.05 * torch.rand_like(gate) if sampling == "binomial" else gate
             out.pre_sigmoid[name] = gate
-            out.lower_leaky[name], out.upper_leaky[name] = lower_leaky(jittered), upper_leaky(gate)
+            out.lower_leaky[name], out.upper_leaky[name] = lower(jittered), upper(gate)
         return out
 
     def calc_weight_deltas(self) -> dict[str, Float[Tensor, "d_out d_in"]]:

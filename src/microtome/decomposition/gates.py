@@ -11,7 +11,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-LEAK = 0.01
+from microtome.decomposition.causal_importance.chunks import by_rows
+from microtome.decomposition.causal_importance.linear import linear
+from microtome.decomposition.causal_importance.sigmoids import LEAK, lower_leaky, upper_leaky
+
+__all__ = ["LEAK", "GateWeights", "gate_values", "init_gates", "lower_leaky", "upper_leaky"]
 
 
 @dataclass(frozen=True)
@@ -62,18 +66,14 @@ def init_gates(
 
 
 def gate_values(inner: Float[Tensor, "K C N"], gates: GateWeights) -> Float[Tensor, "K C N"]:
-    """Gate outputs before the sigmoid: the plain formulation, which holds ``[K, C, N, H]`` in memory."""
+    """Gate outputs before the sigmoid: the plain formulation, a part of ``[K, C, N, H]`` at a time."""
     if gates.hidden == 0:
-        return inner * gates.w_in + gates.b_out.unsqueeze(-1)
-    hidden = torch.nn.functional.gelu(inner.unsqueeze(-1) * gates.w_in.unsqueeze(2) + gates.b_in.unsqueeze(2))
-    return (hidden * gates.w_out.unsqueeze(2)).sum(-1) + gates.b_out.unsqueeze(-1)
+        return linear(inner, gates.w_in.squeeze(-1), gates.b_out)
 
+    def run(rows: Tensor) -> Tensor:
+        hidden = torch.nn.functional.gelu(
+            rows.unsqueeze(-1) * gates.w_in.unsqueeze(2) + gates.b_in.unsqueeze(2)
+        )
+        return (hidden * gates.w_out.unsqueeze(2)).sum(-1) + gates.b_out.unsqueeze(-1)
 
-def lower_leaky(gate: Tensor) -> Tensor:
-    """Causal importance for masks: ``0.01 g`` below 0, ``g``, 1 above 1."""
-    return torch.where(gate > 0, gate.clamp(max=1.0), LEAK * gate)
-
-
-def upper_leaky(gate: Tensor) -> Tensor:
-    """Causal importance for the minimality loss: 0 below 0, ``g``, ``1 + 0.01 (g - 1)`` above 1."""
-    return torch.where(gate < 1, gate.clamp(min=0.0), 1 + LEAK * (gate - 1))
+    return by_rows(run, inner, 2, inner.shape[0] * inner.shape[1] * gates.hidden)

@@ -1,6 +1,6 @@
 """A finished (or stopped) decomposition: the target, its components, and what can be asked of them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,14 +11,18 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from microtome.core.errors import CannotLoad
-from microtome.core.references import open_run
 from microtome.core.runs import RunFolder
+from microtome.core.tensor_files import load_state_dict, read_safetensors
 from microtome.decomposition.apd_components import site_factors
+from microtome.decomposition.causal_importance.functions import CausalImportanceFunction, functions_from
+from microtome.decomposition.causal_importance.sigmoids import sigmoid_pair
 from microtome.decomposition.config import DecompositionConfig, config_from_mapping
-from microtome.decomposition.gates import gate_values, lower_leaky, upper_leaky
+from microtome.decomposition.gates import GateWeights
 from microtome.decomposition.network import PlainNetwork, SiteInput, project
+from microtome.decomposition.old_runs.find import Located, locate
+from microtome.decomposition.old_runs.read import read_old_run
 from microtome.decomposition.streams import Term
-from microtome.decomposition.subcomponents import Subcomponents, subcomponents_from
+from microtome.decomposition.subcomponents import Subcomponents
 from microtome.targets.loading import build
 from microtome.targets.network import Site, Target
 
@@ -27,7 +31,7 @@ Factors = dict[str, tuple[Tensor, Tensor]]
 
 @dataclass(frozen=True)
 class CausalImportance:
-    """What the gates say of a batch: inner activations, gate outputs, and both leaky sigmoids of them."""
+    """What the gates say of a batch: inner activations, gate outputs, and both sigmoids of them."""
 
     inner: Float[Tensor, "K B C"]
     gate: Float[Tensor, "K B C"]
@@ -38,7 +42,9 @@ class CausalImportance:
 class Decomposition:
     """K decompositions side by side: ``factors[site] = (left [K, C, d_in, m], right [K, C, m, d_out])``.
 
-    SPD's subcomponents have m = 1 and gates; APD's components have a larger m and none.
+    SPD's subcomponents have m = 1 and gates; APD's components have a larger m and none. C may differ by site.
+    ``run`` is None for what is not a run folder of ours; ``source`` is where it was read from. ``notes``: what
+    an original code's configuration says beyond ``config``.
     """
 
     def __init__(
@@ -48,12 +54,28 @@ class Decomposition:
         parameters: Mapping[str, Tensor],
         data: Mapping[str, Any] | None = None,
         run: RunFolder | None = None,
+        *,
+        sites: Sequence[str] | None = None,
+        sigmoid_type: str = "paper",
+        name: str = "",
+        source: Path | None = None,
+        notes: Sequence[str] = (),
     ) -> None:
         self.config, self.target, self.data, self.run = config, target, data, run
         self.method: str = config.method
         self.parameters = {name: tensor.detach() for name, tensor in parameters.items()}
-        self.network = PlainNetwork(target, getattr(config, "target_module_patterns", ("*",)))
+        patterns = getattr(config, "target_module_patterns", ("*",)) if sites is None else sites
+        self.network = PlainNetwork(target, patterns)
         self.sites: dict[str, Site] = self.network.sites
+        self.sigmoid_type = sigmoid_type
+        self.source = run.path if source is None and run is not None else source
+        self.notes = tuple(notes)
+        self._name = name or (run.path.resolve().name.removeprefix("decompose-") if run is not None else "")
+
+    @property
+    def name(self) -> str:
+        """A short name for files made of it: the run folder's, the W&B run's id, or the model file's."""
+        return self._name or f"{self.method}-{type(self.target).__name__.lower()}"
 
     @property
     def n_instances(self) -> int:
@@ -61,17 +83,38 @@ class Decomposition:
         return self.target.n_instances
 
     @cached_property
+    def ci_fns(self) -> dict[str, CausalImportanceFunction]:
+        """Each site's causal importance function; none for APD."""
+        return functions_from(self.parameters, self.sites) if self.method == "spd" else {}
+
+    @cached_property
     def subcomponents(self) -> Subcomponents | None:
-        """SPD's factors and gates; None for APD."""
-        return subcomponents_from(self.parameters, self.sites) if self.method == "spd" else None
+        """SPD's factors and gates as the trainer has them; None for APD.
+
+        Its ``gates`` leave out what the trainer has no kernels for: other kinds of functions and sigmoids.
+        """
+        if self.method == "apd":
+            return None
+        plain = {n: f.weights for n, f in self.ci_fns.items() if "w_in" in f.weights}
+        gates = {n: GateWeights(**w) for n, w in plain.items()} if self.sigmoid_type == "paper" else {}
+        factors = {n: (left.squeeze(-1).mT, right.squeeze(2)) for n, (left, right) in self.factors.items()}
+        return Subcomponents(factors, gates, {})
 
     @cached_property
     def factors(self) -> Factors:
         """Left and right factors of every site."""
-        if self.subcomponents is None:
+        if self.method == "apd":
             return site_factors(self.sites, self.parameters)
-        named = self.subcomponents.all_factors()
-        return {name: (v.mT.unsqueeze(-1), u.unsqueeze(2)) for name, (v, u) in named.items()}
+        found: Factors = {}
+        for name, site in self.sites.items():
+            if f"components.{name}.V" in self.parameters:
+                v, u = self.parameters[f"components.{name}.V"], self.parameters[f"components.{name}.U"]
+                found[name] = (v.mT.unsqueeze(-1), u.unsqueeze(2))
+            else:
+                assert site.tied_to is not None, name
+                left, right = found[site.tied_to]
+                found[name] = (right.mT, left.mT)
+        return found
 
     def component_weights(self, site: str) -> Float[Tensor, "K C d_in d_out"]:
         """Every component's weight matrix at a site."""
@@ -96,15 +139,17 @@ class Decomposition:
 
         Positions beyond the batch axis are flattened into it.
         """
-        if self.subcomponents is None:
+        if not self.ci_fns:
             return None
+        lower, upper = sigmoid_pair(self.sigmoid_type)
         _, inputs = self.site_inputs(x)
-        factors = self.subcomponents.all_factors()
         out: dict[str, CausalImportance] = {}
         for name, h in inputs.items():
-            inner = torch.bmm(h.reshape(h.shape[0], -1, h.shape[-1]), factors[name][0])
-            gate = gate_values(inner.mT, self.subcomponents.gates[name]).mT
-            out[name] = CausalImportance(inner, gate, lower_leaky(gate), upper_leaky(gate))
+            rows = h.reshape(h.shape[0], -1, h.shape[-1])
+            inner = torch.bmm(rows, self.factors[name][0].squeeze(-1).mT)
+            function = self.ci_fns[name]
+            gate = function(inner if function.reads == "component_acts" else rows)
+            out[name] = CausalImportance(inner, gate, lower(gate), upper(gate))
         return out
 
     @torch.no_grad()
@@ -147,16 +192,43 @@ def load(
     module: nn.Module | None = None,
     runs_root: str | Path = Path("runs"),
 ) -> Decomposition:
-    """Load a decomposition's run folder (or ``latest``): one call, wherever the folder has been moved to.
+    """Load a decomposition: one call, wherever it has been moved to, whichever code wrote it.
 
-    ``module`` stands in for a user's own module that its description cannot make again.
+    ``path``: a run folder of ours, its name, ``latest``, a model file in it, a folder or model file of the
+    original APD code, the SPD paper's code or its later versions, or ``wandb:[entity/][project/][runs/]id``.
+    ``module`` stands in for a user's own module that cannot be made again from what is in the files.
     Raises ``CannotLoad``.
     """
-    run = open_run(str(path), runs_root=Path(runs_root), want="decompose")
-    checkpoint = run.latest_checkpoint()
-    if checkpoint is None:
+    return load_located(locate(path, runs_root), device=device, module=module)
+
+
+def load_located(
+    located: Located, *, device: str | torch.device = "cpu", module: nn.Module | None = None
+) -> Decomposition:
+    """``load`` for what has been located already."""
+    if located.run is not None:
+        return _load_ours(located.run, located.checkpoint if located.named else None, device, module)
+    old = read_old_run(located, module)
+    return Decomposition(
+        old.settings.config,
+        old.target.to(device),
+        {name: tensor.to(device) for name, tensor in old.parameters.items()},
+        old.data,
+        sites=old.sites,
+        sigmoid_type=old.settings.sigmoid_type,
+        name=located.name,
+        source=located.checkpoint,
+        notes=old.settings.notes,
+    )
+
+
+def _load_ours(
+    run: RunFolder, checkpoint: Path | None, device: str | torch.device, module: nn.Module | None
+) -> Decomposition:
+    found = run.latest_checkpoint()
+    if found is None:
         raise CannotLoad(f"{run.path}: holds no checkpoint; the run stopped before it wrote one")
-    _, tensors, extra = checkpoint
+    step, tensors, extra = found
     if "target" not in extra:
         raise CannotLoad(
             f"{run.path}: not a decomposition (its checkpoint has no target); give a decompose run"
@@ -164,11 +236,25 @@ def load(
     config = config_from_mapping(run.config, str(run.path / "config.yaml"))
     target = target_from(tensors, extra, module).to(device)
     parameters = {
-        name: tensor.to(device)
+        name: tensor
         for name, tensor in tensors.items()
         if not name.startswith(("target/", "optimizer/", "random/"))
     }
-    return Decomposition(config, target, parameters, extra.get("data"), run)
+    if checkpoint is not None and checkpoint.name != f"step_{step}.safetensors":
+        parameters = parameters_in(checkpoint, list(parameters))
+    on_device = {name: tensor.to(device) for name, tensor in parameters.items()}
+    return Decomposition(config, target, on_device, extra.get("data"), run)
+
+
+def parameters_in(path: Path, names: Sequence[str]) -> dict[str, Tensor]:
+    """The named trained tensors in a checkpoint or in a documented model file. Raises ``CannotLoad``."""
+    state = read_safetensors(path)[0] if path.suffix == ".safetensors" else load_state_dict(path)
+    # Model files of APD hold A itself, as the original code's do.
+    state |= {f"{n}_T": t.mT for n, t in state.items() if n.endswith(".A")}
+    missing = [name for name in names if name not in state]
+    if missing:
+        raise CannotLoad(f"{path}: has no tensor {missing[0]}; give a model file that this run wrote")
+    return {name: state[name] for name in names}
 
 
 def target_from(

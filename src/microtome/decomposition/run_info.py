@@ -1,56 +1,49 @@
 """A decomposition's run as library users name it: where it is, how it was configured, which step to load."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from torch import Tensor
-
-from microtome.core.errors import CannotLoad
-from microtome.core.references import parse_reference
+from microtome.core.config import read_yaml
 from microtome.core.runs import RunFolder
-from microtome.core.tensor_files import load_state_dict, read_safetensors
 from microtome.decomposition.config import DecompositionConfig, config_from_mapping
+from microtome.decomposition.old_runs.configs import read_old_config
+from microtome.decomposition.old_runs.find import Located, locate
 
 
 @dataclass(frozen=True)
 class SPDRunInfo:
-    """One run and one of its checkpoints."""
+    """One run and one of its checkpoints. ``run`` is None for a run that an original code wrote.
 
-    run: RunFolder
+    ``notes`` then say which of its settings ``config`` could not take; ``original`` has all of them.
+    """
+
+    run: RunFolder | None
     config: DecompositionConfig
     checkpoint_path: Path
+    name: str = ""
+    notes: tuple[str, ...] = ()
+    original: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    named: bool = field(default=True, repr=False)
 
     @classmethod
     def from_path(cls, path: str | Path, *, runs_root: str | Path = Path("runs")) -> "SPDRunInfo":
-        """A run folder (its newest checkpoint), a model file inside one, or ``latest``.
+        """A run folder of ours (its newest checkpoint), a model file inside one, ``latest``, a folder or
+        model file that an original code wrote, or ``wandb:[entity/][project/][runs/]id``.
 
         Raises ``CannotLoad`` when there is no decomposition there.
         """
-        reference = parse_reference(path, runs_root=runs_root, want="decompose")
-        if reference.path is None:
-            raise CannotLoad(f"{reference.text}: a {reference.kind} reference; give a decompose run's folder")
-        given = reference.path
-        if given.is_dir():
-            run = RunFolder.open(given)
-            steps = run.checkpoint_steps()
-            if not steps:
-                raise CannotLoad(f"{run.path}: holds no checkpoint; the run stopped before it wrote one")
-            given = run.path / "checkpoints" / f"step_{steps[-1]}.safetensors"
-        else:
-            folder = given.parent.parent if given.parent.name == "checkpoints" else given.parent
-            run = RunFolder.open(folder)
-        if not run.kind.startswith("decompose"):
-            raise CannotLoad(f"{run.path}: a {run.kind} run, not a decomposition; give one of those")
-        return cls(run, config_from_mapping(run.config, str(run.path / "config.yaml")), given)
+        located = locate(path, runs_root)
+        checkpoint, run = located.checkpoint, located.run
+        if run is not None:
+            config = config_from_mapping(run.config, str(run.path / "config.yaml"))
+            return cls(run, config, checkpoint, located.name, named=located.named)
+        method = "apd" if checkpoint.stem.startswith("spd_model") else None
+        old = read_old_config(read_yaml(located.config_file), located.config_file.name, method)
+        return cls(None, old.config, checkpoint, located.name, old.notes, old.original)
 
-
-def parameters_in(path: Path, names: Sequence[str]) -> dict[str, Tensor]:
-    """The named trained tensors in a checkpoint or in a documented model file. Raises ``CannotLoad``."""
-    state = read_safetensors(path)[0] if path.suffix == ".safetensors" else load_state_dict(path)
-    # Model files of APD hold A itself, as the original code's do.
-    state |= {f"{n}_T": t.mT for n, t in state.items() if n.endswith(".A")}
-    missing = [name for name in names if name not in state]
-    if missing:
-        raise CannotLoad(f"{path}: has no tensor {missing[0]}; give a model file that this run wrote")
-    return {name: state[name] for name in names}
+    @property
+    def located(self) -> Located:
+        """Where the checkpoint is, as ``load`` takes it."""
+        return Located(self.checkpoint_path, self.run, self.name, self.named)

@@ -10,11 +10,14 @@ from microtome.core.errors import CannotLoad
 State = dict[str, Tensor]
 
 # Decomposition checkpoints of the SPD paper's code, and of its later versions, hold the target under these.
-_TARGET_PREFIXES = ("target_model.", "model.")
-# Very old ResidMLP files.
+_TARGET_PREFIXES = ("target_model.", "patched_model.", "model.")
+# Names in files of the APD code, the second and third in its first files only.
 _OLD_NAMES = (
-    (re.compile(r"^layers\.(\d+)\.linear1\."), r"layers.\1.mlp_in."),
-    (re.compile(r"^layers\.(\d+)\.linear2\."), r"layers.\1.mlp_out."),
+    (re.compile(r"^W$"), "linear1.weight"),
+    (re.compile(r"^(layers\.\d+)\.linear1(?:\.weight)?$"), r"\1.mlp_in.weight"),
+    (re.compile(r"^(layers\.\d+)\.linear2(?:\.weight)?$"), r"\1.mlp_out.weight"),
+    (re.compile(r"^(layers\.\d+)\.bias1$"), r"\1.mlp_in.bias"),
+    (re.compile(r"^(layers\.\d+)\.bias2$"), r"\1.mlp_out.bias"),
 )
 
 
@@ -22,9 +25,29 @@ def target_part(state: Mapping[str, Tensor]) -> State:
     """The target's own tensors, out of a target file or of a decomposition checkpoint that contains it."""
     for prefix in _TARGET_PREFIXES:
         inner = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
-        if inner:
-            return inner
+        if (
+            inner
+        ):  # wrapped layers: their own weight is called original, their components are none of the target's
+            return {k.replace(".original.", "."): t for k, t in inner.items() if ".components." not in k}
     return dict(state)
+
+
+def renamed(state: Mapping[str, Tensor]) -> State:
+    """The tensors under today's names."""
+    out: State = {}
+    for key, value in state.items():
+        for pattern, new in _OLD_NAMES:
+            key = pattern.sub(new, key)
+        out[key] = value
+    return out
+
+
+def kind_of(state: Mapping[str, Tensor]) -> str | None:
+    """``tms`` or ``resid_mlp``, by the tensors of a target; None for another network."""
+    names = renamed(state)
+    if "W_E" in names and "W_U" in names:
+        return "resid_mlp"
+    return "tms" if "linear1.weight" in names and names.keys() & {"b_final", "linear2.bias"} else None
 
 
 def tms_state(state: Mapping[str, Tensor], source: object) -> tuple[State, bool]:
@@ -33,6 +56,7 @@ def tms_state(state: Mapping[str, Tensor], source: object) -> tuple[State, bool]
     Understands ours and the original APD code's (``linear1.weight [K, n, h]``, ``b_final``) and the SPD
     paper's (``nn.Linear``: ``linear1.weight [h, n]``, ``linear2.weight [n, h]``, ``linear2.bias``).
     """
+    state = renamed(state)
     first = _tensor(state, "linear1.weight", source)
     if first.ndim == 3:
         return dict(state), "linear2.weight" not in state
@@ -48,15 +72,11 @@ def tms_state(state: Mapping[str, Tensor], source: object) -> tuple[State, bool]
 
 def resid_mlp_state(state: Mapping[str, Tensor], source: object) -> State:
     """ResidMLP tensors in our layout, from ours and APD's (with K) or the SPD paper's (``nn.Linear``)."""
-    renamed: State = {}
-    for key, value in state.items():
-        for pattern, new in _OLD_NAMES:
-            key = pattern.sub(new, key)
-        renamed[key] = value
-    if _tensor(renamed, "W_E", source).ndim == 3:
-        return renamed
-    embedding = {key: renamed.pop(key).unsqueeze(0) for key in ("W_E", "W_U") if key in renamed}
-    return {**embedding, **_transposed(renamed)}
+    named = renamed(state)
+    if _tensor(named, "W_E", source).ndim == 3:
+        return named
+    embedding = {key: named.pop(key).unsqueeze(0) for key in ("W_E", "W_U") if key in named}
+    return {**embedding, **_transposed(named)}
 
 
 def _transposed(state: Mapping[str, Tensor]) -> State:

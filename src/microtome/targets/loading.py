@@ -62,11 +62,22 @@ def load_target(
     """
     weights, kind = _find_weights(_locate(reference, runs_root, relative_to, want))
     train_config = read_yaml(weights.parent / TRAIN_CONFIGS[kind])
-    state = target_part(load_state_dict(weights))
-    target, data = _LOADERS[kind](state, train_config, weights)
+    target, data = target_from_state(kind, load_state_dict(weights), train_config, weights)
     target.to(device).requires_grad_(False).eval()
     coefficients = _label_coefficients(weights.parent / "label_coeffs.json") if kind == "resid_mlp" else None
     return LoadedTarget(target, data, train_config, weights, coefficients)
+
+
+def target_from_state(
+    kind: str, state: Mapping[str, Tensor], train_config: Mapping[str, Any] | None, source: Path
+) -> tuple[BatchedTarget, DataSpec]:
+    """The target in a file of tensors (its own, or a decomposition's that contains it), and its inputs.
+
+    Without ``train_config`` the architecture is read off the tensors. Raises CannotLoad if they do not tell.
+    """
+    if train_config is None:
+        train_config = _shown_by_tensors(kind, target_part(state), source)
+    return _LOADERS[kind](target_part(state), dict(train_config), source)
 
 
 def build(spec: Mapping[str, Any], module: nn.Module | None = None) -> Target:
@@ -114,6 +125,19 @@ def _load_tms(state: dict[str, Tensor], config: dict[str, Any], path: Path) -> t
     target = TMS(model)
     target.load_weights(ours, path)
     return target, sparse_data_spec(config, model.n_features, k, (0.0, 1.0))
+
+
+def _shown_by_tensors(kind: str, state: Mapping[str, Tensor], path: Path) -> dict[str, Any]:
+    """A training configuration with nothing but the architecture, where the tensors leave no doubt."""
+    if kind != "tms":
+        raise CannotLoad(
+            f"{path}: its tensors do not tell the activation function;"
+            f" put the {TRAIN_CONFIGS[kind]} of its training in {path.parent}"
+        )
+    ours, _ = tms_state(state, path)
+    _, n, h = ours["linear1.weight"].shape
+    layers = sum(name.startswith("hidden_layers.") for name in ours)
+    return {"tms_model_config": {"n_features": n, "n_hidden": h, "n_hidden_layers": layers}}
 
 
 def _load_resid(
