@@ -98,8 +98,8 @@ def component_categories(
     """How many features each component serves, and how many components are dead, mono, duo or poly.
 
     A component serves feature j when its strength (attribution, causal importance) on input j exceeds
-    ``cutoff`` (.04 in the APD paper's figure). Also counts "represented" features: served by a component
-    that serves nothing else.
+    ``cutoff`` (.04 in the APD paper's figure). Also counts features: "represented" ones are served by any
+    component, "own" ones by a component that serves nothing else.
     """
     served = to_numpy(strengths) > cutoff
     per_component = served.sum(axis=0)
@@ -108,6 +108,7 @@ def component_categories(
         "mono": int((per_component == 1).sum()),
         "duo": int((per_component == 2).sum()),
         "poly": int((per_component > 2).sum()),
-        "represented": int(served[:, per_component == 1].any(axis=1).sum()),
+        "represented": int(served.any(axis=1).sum()),
+        "own": int(served[:, per_component == 1].any(axis=1).sum()),
     }
     return per_component.astype(np.int64), counts

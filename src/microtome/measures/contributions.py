@@ -1,6 +1,7 @@
 """Neuron contributions and virtual weights of a residual MLP (APD paper, section 3.2 and appendix)."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -48,11 +49,15 @@ class BestContributions:
 
 
 def best_component_contributions(
-    contributions: Float[Array, "C n_features d_mlp"],
+    contributions: Float[Array, "C n_features d_mlp"], by: Literal["sum", "largest"] = "sum"
 ) -> BestContributions:
-    """Per feature the component with the largest sum of contributions over neurons (as the papers plot)."""
+    """Per feature the component with the largest ``sum`` over neurons, or the ``largest`` single neuron.
+
+    The APD paper's figure names components by the sum, the SPD paper's by the largest neuron.
+    """
     values = to_numpy(contributions)
-    best = values.sum(axis=-1).argmax(axis=0)
+    strength = values.sum(axis=-1) if by == "sum" else values.max(axis=-1)
+    best = strength.argmax(axis=0)
     return BestContributions(values[best, np.arange(values.shape[1])], best)
 
 

@@ -37,24 +37,38 @@ def scrubbed_losses(
     active: Mapping[str, Bool[Tensor, "*B C"]],
     generator: torch.Generator,
     keep_probability: float = 0.5,
+    plain: Masks | None = None,
 ) -> ScrubbedLosses:
     """Squared errors (mean over outputs) with the responsible components, scrubbed and anti-scrubbed.
 
     ``forward(masks)`` runs the decomposed network on a fixed batch, ``active[site]`` tells which
     components are responsible for each input (top-k attribution, or causal importance above a
     threshold). Half of the other components is ablated at random in both runs; the responsible ones are
-    spared in the scrubbed run and ablated too in the anti-scrubbed run (APD paper, figures 7 and 8).
+    spared in the scrubbed run and ablated too in the anti-scrubbed run (APD paper, figures 7 and 8). Sites
+    that share one mask (components that span all sites) share their coins too. ``plain``: the masks of the
+    first run, where that is not the responsible components with weight one.
     """
-    scrubbed: dict[str, Tensor] = {}
-    anti_scrubbed: dict[str, Tensor] = {}
-    for site, responsible in active.items():
-        coins = torch.rand(responsible.shape, generator=generator, device=responsible.device)
-        scrubbed[site], anti_scrubbed[site] = scrubbed_mask(responsible, coins < keep_probability)
-    plain = {site: responsible.float() for site, responsible in active.items()}
+    scrubbed, anti_scrubbed = coin_masks(active, generator, keep_probability)
+    whole = {site: responsible.float() for site, responsible in active.items()} if plain is None else plain
     return ScrubbedLosses(
-        active=_squared_error(forward(plain), target_output),
+        active=_squared_error(forward(dict(whole)), target_output),
         scrubbed=_squared_error(forward(scrubbed), target_output),
         anti_scrubbed=_squared_error(forward(anti_scrubbed), target_output),
+    )
+
+
+def coin_masks(
+    active: Mapping[str, Bool[Tensor, "*B C"]], generator: torch.Generator, keep_probability: float = 0.5
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Scrubbed and anti-scrubbed masks of every site; one and the same mask tensor gets one set of coins."""
+    tossed: dict[int, tuple[Tensor, Tensor]] = {}
+    for responsible in active.values():
+        if id(responsible) not in tossed:
+            coins = torch.rand(responsible.shape, generator=generator, device=responsible.device)
+            tossed[id(responsible)] = scrubbed_mask(responsible, coins < keep_probability)
+    return (
+        {site: tossed[id(mask)][0] for site, mask in active.items()},
+        {site: tossed[id(mask)][1] for site, mask in active.items()},
     )
 
 

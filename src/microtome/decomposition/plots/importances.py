@@ -99,9 +99,12 @@ def mean_component_activation_counts(
 def varying_importance_minimality(
     importances: Sequence[Mapping[str, Float[np.ndarray, "n _"]]], coefficients: Sequence[float]
 ) -> Figure:
-    """Causal importances under several minimality coefficients, a row each; columns are sites."""
+    """Causal importances under several minimality coefficients, a row each; columns are sites.
+
+    Source: SPD paper, figure 8 (``varying_importance_minimality_coeff``).
+    """
     sites = list(importances[0])
-    figure, axes = panels(len(importances), len(sites), width=3.0, height=2.1)
+    figure, axes = panels(len(importances), len(sites), width=3.0, height=2.0)
     for row, (by_site, coefficient) in enumerate(zip(importances, coefficients, strict=True)):
         for column, site in enumerate(sites):
             last = row == len(importances) - 1
@@ -118,22 +121,35 @@ def varying_importance_minimality(
 
 
 @styled
-def subnet_categories(counts: Mapping[str, int], n_components: int, n_features: int) -> Figure:
-    """Bars: how many components are dead or serve one feature, two, or more."""
+def subnet_categories(
+    counts: Mapping[str, Mapping[str, int]], n_components: Mapping[str, int], n_features: int, *, rule: str
+) -> Figure:
+    """Bars, a panel a set of components: how many are dead or serve one feature, two, or more.
+
+    ``represented``: features that any component serves. ``rule`` says when a component serves a feature.
+    Source: APD code's ``subnet_categories``.
+    """
     names = {
         "dead": "dead\n(no feature)",
         "mono": "mono\n(1 feature)",
         "duo": "duo\n(2 features)",
         "poly": "poly\n(3 or more)",
+        "represented": "features\nrepresented",
     }
-    figure, axes = panels(1, 1, width=4.4, height=2.7)
-    ax = axes[0, 0]
-    shades = [FAINT, PALETTE[2], PALETTE[4], PALETTE[1]]
-    heights = [counts[name] for name in names]
-    bars = ax.bar(list(names.values()), heights, color=shades, width=0.65)
-    ax.bar_label(bars, fontsize=8.5)
-    ax.set(ylabel=f"components (of {n_components})", ylim=(0, 1.15 * max(*heights, 1)))
-    ax.yaxis.set_major_locator(MaxNLocator(integer=True))
-    ax.set_title(f"{counts['represented']} of {n_features} features have a component of their own")
-    light_grid(ax)
+    rows, columns = grid_shape(len(counts), 3)
+    figure, axes = panels(rows, columns, width=4.4, height=2.6)
+    shades = [FAINT, PALETTE[2], PALETTE[4], PALETTE[1], PALETTE[0]]
+    for ax, (site, found) in zip(axes.ravel(), counts.items(), strict=False):
+        heights = [found[name] for name in names]
+        bars = ax.bar(list(names.values()), heights, color=shades, width=0.65)
+        ax.bar_label(bars, fontsize=8.5)
+        ax.axvline(3.5, color=FAINT, lw=0.7)
+        ax.set(ylabel=f"of {n_components[site]} components", ylim=(0, 1.15 * max(*heights, 1)))
+        ax.yaxis.set_major_locator(MaxNLocator(integer=True))
+        own = f"{found['own']} of {n_features} features have a component of their own"
+        ax.set_title(own if site == "all" else f"{site}: {own}", fontsize=8.5)
+        ax.tick_params(axis="x", labelsize=7.5)
+        light_grid(ax)
+    remove_unused(axes, len(counts))
+    figure.supxlabel(rule, fontsize=8, color=FAINT)
     return figure

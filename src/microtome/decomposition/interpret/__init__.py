@@ -1,0 +1,1 @@
+"""What a decomposition found, figure by figure: computing here, drawing in ``decomposition.plots``."""
