@@ -2,13 +2,19 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from microtome.cli.flags import Parsed, build, fields_of, parse
 from microtome.cli.recipes import find_config, recipes
-from microtome.core.config import Config, read_yaml
+from microtome.cli.sweep_parameters import sweep_parameters
+from microtome.core.config import Config, Note, read_yaml
+from microtome.core.config_keys import nearest
 from microtome.core.device import say
 from microtome.core.errors import MicrotomeError
 from microtome.core.runs import RunFolder
+
+if TYPE_CHECKING:
+    from microtome.decomposition.config import DecompositionConfig
 
 USAGE = "decompose CONFIG.yaml|RECIPE|--resume RUN"
 ABOUT = (
@@ -33,32 +39,14 @@ class Options(Config):
 
 def main(arguments: Sequence[str]) -> int:
     """Decompose as the words say."""
-    from microtome.decomposition.apd_config import APDConfig
-    from microtome.decomposition.config import method_of
-    from microtome.decomposition.spd_config import SPDConfig
-
-    models: dict[str, type[Config]] = {"spd": SPDConfig, "apd": APDConfig}
     words = [word for word in arguments if word not in ("-h", "--help")]
-    parsed = parse(words, USAGE, "", Options, *models.values())
-    _one_file(parsed.positional)
+    parsed = read_words(words)
     if parsed.options.resume is not None:
         return _resume(parsed)
-    path = find_config(parsed.positional[0], command="decompose") if parsed.positional else None
-    base = read_yaml(path) if path else {}
-    method = method_of({**(base or parsed.values), "method": parsed.values.get("method", base.get("method"))})
+    parsed.values |= sweep_parameters()
     if len(words) < len(arguments):
-        other = "apd" if method == "spd" else "spd"
-        about = ABOUT.format(method.upper(), other, ", ".join(recipes(command="decompose")) or "none")
-        parse(["--help"], USAGE, about, Options, models[method])
-    if path is None and not parsed.values:
-        names = ", ".join(recipes(command="decompose")) or "none are packaged"
-        raise MicrotomeError(f"decompose: needs a CONFIG.yaml or a recipe ({names})")
-    model = models[method]
-    for name in parsed.values:
-        if name not in fields_of(model) and name not in model.renamed:
-            raise MicrotomeError(f"--{name}: not a flag of {method.upper()}; leave it out, or see --help")
-    flags = {**parsed.values, "method": method}
-    config = build(model, base, flags, str(path) if path else "config", note=say)
+        _help(parsed)
+    config, path = configuration(parsed, note=say)
 
     from microtome.decomposition.decompose import run_config
 
@@ -72,6 +60,54 @@ def main(arguments: Sequence[str]) -> int:
     )
     _say_what(run)
     return 0
+
+
+def read_words(words: Sequence[str]) -> Parsed:
+    """The words after the command, told apart. Raises ``MicrotomeError``."""
+    parsed = parse(words, USAGE, "", Options, *_models().values())
+    _one_file(parsed.positional)
+    return parsed
+
+
+def configuration(parsed: Parsed, note: Note | None = None) -> "tuple[DecompositionConfig, Path | None]":
+    """The configuration that the words ask for, and the file it is based on. Raises ``MicrotomeError``."""
+    path, base, method = _base(parsed)
+    if path is None and not parsed.values:
+        names = ", ".join(recipes(command="decompose")) or "none are packaged"
+        raise MicrotomeError(f"decompose: needs a CONFIG.yaml or a recipe ({names})")
+    model = _models()[method]
+    values = {model.renamed.get(name, name): value for name, value in parsed.values.items()}
+    for name in values:
+        if name not in fields_of(model):
+            near = nearest(name, list(fields_of(model)))
+            mend = f"did you mean --{near}?" if near else "leave it out, or see --help"
+            raise MicrotomeError(f"--{name}: not a flag of {method.upper()}; {mend}")
+    flags = {**values, "method": method}
+    return build(model, base, flags, str(path) if path else "config", note=note), path
+
+
+def _models() -> "dict[str, type[DecompositionConfig]]":
+    from microtome.decomposition.apd_config import APDConfig
+    from microtome.decomposition.spd_config import SPDConfig
+
+    return {"spd": SPDConfig, "apd": APDConfig}
+
+
+def _base(parsed: Parsed) -> tuple[Path | None, dict[str, Any], str]:
+    """The file, what stands in it, and the method that it or the flags are for."""
+    from microtome.decomposition.config import method_of
+
+    path = find_config(parsed.positional[0], command="decompose") if parsed.positional else None
+    base = read_yaml(path) if path else {}
+    given = parsed.values.get("method", base.get("method"))
+    return path, base, method_of({**(base or parsed.values), "method": given})
+
+
+def _help(parsed: Parsed) -> None:
+    method = _base(parsed)[2]
+    other = "apd" if method == "spd" else "spd"
+    about = ABOUT.format(method.upper(), other, ", ".join(recipes(command="decompose")) or "none")
+    parse(["--help"], USAGE, about, Options, _models()[method])
 
 
 # What the end of a run tells of its summary, one value a seed; the summary itself holds more.

@@ -17,7 +17,7 @@ from pydantic.fields import FieldInfo
 from tyro.constructors import ConstructorRegistry, PrimitiveTypeInfo, UnsupportedTypeAnnotationError
 
 from microtome.core.config import Config, Note, plain_kinds
-from microtome.core.config_keys import models_in, nearest, normalise
+from microtome.core.config_keys import migrate, models_in, nearest, normalise
 from microtome.core.errors import MicrotomeError
 
 NULLS = ("none", "null", "~")
@@ -79,7 +79,8 @@ def build(
 
     A flag inside a nested configuration that ``base`` leaves out changes that one field of its default.
     """
-    values = normalise(model, base)
+    # Old keys of the file first, so that a flag wins over the old name of its field too.
+    values = migrate(model, normalise(model, base), source, note or (lambda _: None))
     for dotted, value in flags.items():
         *parents, last = dotted.split(".")
         holder, start = values, model.model_construct()

@@ -4,9 +4,10 @@ import importlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from microtome.cli.flags import build, parse
+from microtome.cli.flags import Parsed, build, parse
 from microtome.cli.recipes import find_config
-from microtome.core.config import Config, read_yaml
+from microtome.cli.sweep_parameters import sweep_parameters
+from microtome.core.config import Config, Note, read_yaml
 from microtome.core.config_keys import nearest
 from microtome.core.device import say
 from microtome.core.errors import MicrotomeError
@@ -45,14 +46,11 @@ def main(arguments: Sequence[str]) -> int:
         near = nearest(subject, list(SUBJECTS))
         mend = f"did you mean {near}?" if near else f"choose {', '.join(SUBJECTS)}"
         raise MicrotomeError(f"train {subject}: no such target; {mend}")
-    config_name, module_name, function_name = SUBJECTS[subject]
-    model: type[Config] = getattr(importlib.import_module("microtome.training.config"), config_name)
+    _, module_name, function_name = SUBJECTS[subject]
+    model = model_of(subject)
     parsed = parse(words, f"train {subject} [CONFIG.yaml]", model.__doc__ or "", Options, model)
-    given = one_config(parsed.positional, f"train {subject}")
-    path = find_config(given, command="train") if given else None
-    config = build(
-        model, read_yaml(path) if path else {}, parsed.values, str(path) if path else "config", note=say
-    )
+    parsed.values |= sweep_parameters()
+    config, _ = configuration(model, parsed, f"train {subject}", note=say)
     train = getattr(importlib.import_module(module_name), function_name)
     run = train(
         config,
@@ -63,6 +61,21 @@ def main(arguments: Sequence[str]) -> int:
     )
     print(f"Trained. Results: {run.path}")
     return 0
+
+
+def model_of(subject: str) -> type[Config]:
+    """The configuration of a subject."""
+    return getattr(importlib.import_module("microtome.training.config"), SUBJECTS[subject][0])
+
+
+def configuration(
+    model: type[Config], parsed: Parsed, command: str, note: Note | None = None
+) -> tuple[Config, Path | None]:
+    """The configuration that the words ask for, and the file it is based on. Raises ``MicrotomeError``."""
+    given = one_config(parsed.positional, command)
+    path = find_config(given, command="train") if given else None
+    base = read_yaml(path) if path else {}
+    return build(model, base, parsed.values, str(path) if path else "config", note=note), path
 
 
 def one_config(positional: Sequence[str], command: str) -> str | None:
