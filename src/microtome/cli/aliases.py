@@ -10,6 +10,7 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "resid_mlp_decomposition": ("decompose",),
     "run_spd": ("decompose",),
     "magnitude_sweep": ("magnitude",),
+    "causal_importance_sweep": ("importance",),
 }
 
 

@@ -19,6 +19,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "decompose": ("microtome.cli.decompose", "take a target's weights apart with SPD or APD"),
     "interpret": ("microtome.cli.interpret", "draw a decomposition's pictures again"),
     "magnitude": ("microtome.cli.magnitude", "sweep one input's magnitude through a decomposed network"),
+    "importance": ("microtome.cli.importance", "sweep every input's magnitude; which components turn on, and where"),
     "sweep": ("microtome.cli.sweep", "run many trials over the parameters of a W&B sweep YAML, without W&B"),
     "runs": ("microtome.cli.runs", "list the run folders"),
     "view": ("microtome.cli.view", "write one page about a run: numbers, pictures, how it was made"),

@@ -122,12 +122,19 @@ def _settings(sweep: MagnitudeSweep, config: MagnitudeConfig, feature: int, site
 
 
 def panel_and_scale(asked: tuple[float, float]) -> tuple[tuple[float, float], float]:
+    """``enlarged`` for the panels of the unified grid."""
+    return enlarged(asked, DEFAULT_PANEL)
+
+
+def enlarged(
+    asked: tuple[float, float], default: tuple[float, float]
+) -> tuple[tuple[float, float], float]:
     """Panel size in inches at which type is readable, and how much the picture is enlarged to the size asked.
 
     Panels of more than twice the default size are drawn smaller and enlarged as a whole, type included.
     """
     width, height = asked
-    scale = min(width / DEFAULT_PANEL[0], height / DEFAULT_PANEL[1])
+    scale = min(width / default[0], height / default[1])
     return ((width / scale, height / scale), scale) if scale > 2 else (asked, 1.0)
 
 

@@ -249,9 +249,10 @@ def _overview_row(
     across, up = figure.get_size_inches()
     width, height = (SPAN * size for size in panel)
     left = LEFT
+    pad = 9 + 9 * max(1 + family.words.count("\n") for family in families)
     for family in families:
         box = (left / across, (top - height) / up, (width - 0.75) / across, height / up)
-        _overview(figure.add_axes(box), family, data.magnitudes)
+        _overview(figure.add_axes(box), family, data.magnitudes, pad)
         left += width
     if data.activations is not None:
         words = f"no gates: {data.importance_note}" if data.importance_note else "no gates in this method"
@@ -261,8 +262,8 @@ def _overview_row(
         )
 
 
-def _overview(ax: Axes, family: _Family, magnitudes: np.ndarray) -> None:
-    ax.set_title(family.title, pad=17)
+def _overview(ax: Axes, family: _Family, magnitudes: np.ndarray, pad: float) -> None:
+    ax.set_title(family.title, pad=pad)
     ax.set(xlabel=X_LABEL)
     ax.set_xlim(magnitudes[0], magnitudes[-1])
     if family.values is None or not family.values.size:

@@ -62,7 +62,8 @@ class MagnitudeSweep:
             if site and kind in per_site:
                 per_site[kind][site] = values
         present = {site for of in per_site.values() for site in of}
-        empty = np.empty((1, len(features), len(magnitudes), 0))
+        k = next((values.shape[0] for values in arrays.values()), 1)
+        empty = np.empty((k, len(features), len(magnitudes), 0))
         return cls(
             magnitudes=magnitudes,
             features=features,

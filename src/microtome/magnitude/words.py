@@ -86,7 +86,7 @@ def _told(words: Sequence[tuple[int, str]]) -> str:
     """Words about each side that was swept; one-sided sweeps need no name for theirs."""
     if len(words) < 2:
         return "".join(said for _, said in words)
-    return "; ".join(f"{'+' if sign > 0 else '-'}: {said}" for sign, said in words)
+    return "\n".join(f"{'above' if sign > 0 else 'below'} 0: {said}" for sign, said in words)
 
 
 def _each(found: Sequence[tuple[int, list[str]]]) -> list[str]:

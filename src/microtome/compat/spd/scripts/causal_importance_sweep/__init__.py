@@ -1,0 +1,1 @@
+"""Was ``spd/scripts/causal_importance_sweep``."""

@@ -1,0 +1,1 @@
+"""Was ``spd/scripts/magnitude_sweep``."""
