@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ import numpy as np
 from microtome.sweep.parameters import Parameter
 
 MOST_CATEGORIES = 12
+INSET = 0.07  # the first and last category stand this far from the ends, so that there is room to spread
 WIDE = 50.0  # positive numbers that span more than this factor are easier to read on a log axis
 
 
@@ -58,6 +59,20 @@ def number_axis(name: str, values: Sequence[float], logarithmic: bool | None = N
     return Axis(name, places, [((t - low) / (high - low), text) for t, text in _round_numbers(low, high)])
 
 
+def spread(axis: Axis, scores: Sequence[float]) -> Axis:
+    """Categories with their trials side by side, best score lowest, instead of all in one point."""
+    if not axis.categorical:
+        return axis
+    most = min(INSET, 0.3 / max(len(axis.ticks) - 1, 1))
+    places = axis.places.copy()
+    order = np.argsort(np.asarray(scores, dtype=float), kind="stable")  # NaN last
+    for place in np.unique(places[np.isfinite(places)]):
+        members = [k for k in order if axis.places[k] == place]
+        width = most * min(1.0, (len(members) - 1) / 8)
+        places[members] += np.linspace(-width, width, len(members)) if len(members) > 1 else 0.0
+    return replace(axis, places=places)
+
+
 def value_text(value: Any) -> str:
     """A value as it is written on an axis and in a table."""
     if isinstance(value, bool) or value is None:
@@ -69,8 +84,8 @@ def value_text(value: Any) -> str:
 
 
 def _categories(name: str, known: Sequence[str], values: Sequence[str | None]) -> Axis:
-    step = 1 / max(len(known) - 1, 1)
-    place = {text: 0.5 if len(known) == 1 else i * step for i, text in enumerate(known)}
+    step = (1 - 2 * INSET) / max(len(known) - 1, 1)
+    place = {text: 0.5 if len(known) == 1 else INSET + i * step for i, text in enumerate(known)}
     places = np.array([math.nan if value is None else place[value] for value in values], dtype=float)
     shown = known if len(known) <= MOST_CATEGORIES else known[:: math.ceil(len(known) / MOST_CATEGORIES)]
     return Axis(name, places, [(place[text], text) for text in shown], categorical=True)
@@ -95,7 +110,7 @@ def _round_numbers(low: float, high: float) -> list[tuple[float, str]]:
     step = next(f * unit for f in (1, 2, 5, 10) if f * unit >= rough)
     inside = [i * step for i in range(math.ceil(low / step), math.floor(high / step) + 1)]
     clear = [t for t in inside if min(t - low, high - t) > 0.07 * (high - low)]
-    return [(t, f"{t:.4g}") for t in (low, *clear, high)]
+    return [(t, f"{t:.3g}" if abs(t) < 1000 else f"{t:.6g}") for t in (low, *clear, high)]
 
 
 def _is_number(value: Any) -> bool:

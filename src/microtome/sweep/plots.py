@@ -1,11 +1,11 @@
 """A sweep's pictures. They take places and labels; nothing is computed here."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.cm import ScalarMappable
 from matplotlib.collections import LineCollection
 from matplotlib.colors import Colormap
 from matplotlib.figure import Figure
@@ -29,25 +29,26 @@ WHITE_BEHIND = {"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad":
 
 @styled
 def parallel_coordinates(
-    axes: Sequence[Axis], score: Axis | None, title: str, best: int | None = None
+    axes: Sequence[Axis], score: Axis | None, failed: Sequence[bool], title: str, best: int | None = None
 ) -> Figure:
-    """One line a trial through its parameters, coloured by the metric; the metric's axis is the last.
+    """One line a trial through its parameters, coloured by the metric; the last axis is the key to it.
 
-    Trials without a metric are grey and end before it; the best one is drawn thick, on top.
+    Failed trials, and those without a metric, are grey, dashed and end before it; the best is thick, on top.
     """
     shown = [*axes, *([score] if score is not None else [])]
-    figure = Figure(figsize=(max(5.0, 1.3 * len(shown) + 1.4), 3.9))
+    figure = Figure(figsize=(max(4.6, 1.3 * len(shown) + 0.6), 3.9))
     ax = figure.subplots()
     x = np.arange(len(shown), dtype=float)
     places = np.array([axis.places for axis in shown])
-    colours = _colours(score, places.shape[1])
+    colours = _colours(score, failed)
     _draw_lines(ax, x, places, colours, best)
     for i, axis in enumerate(shown):
+        if axis is score and len(axis.ticks) > 1:
+            _colour_key(ax, i)
         ax.plot([i, i], [0, 1], color=INK, linewidth=0.9, zorder=4)
-        last = i == len(shown) - 1
         for place, label in axis.ticks:
             ax.plot([i - 0.02, i + 0.02], [place, place], color=INK, linewidth=0.9, zorder=4)
-            side = 0.045 if last and len(shown) > 1 else 0.035
+            side = 0.07 if axis is score else 0.035
             ax.text(i + side, place, label, fontsize=7.5, va="center", zorder=5, bbox=WHITE_BEHIND)
         weight = "bold" if axis is score else "normal"
         ax.text(i, 1.05, wrapped(axis.label), fontsize=8.5, ha="center", va="bottom", weight=weight)
@@ -55,12 +56,6 @@ def parallel_coordinates(
     ax.set_ylim(-0.04, 1.04)
     ax.axis("off")
     figure.suptitle(title, x=0.01, ha="left")
-    if score is not None and np.isfinite(score.places).any() and len(score.ticks) > 1:
-        bar = figure.colorbar(ScalarMappable(cmap=_map()), ax=ax, fraction=0.03, pad=0.01)
-        bar.set_ticks([place for place, _ in score.ticks], labels=[label for _, label in score.ticks])
-        bar.outline.set_visible(False)  # pyright: ignore[reportCallIssue]
-        bar.ax.tick_params(labelsize=7)
-        bar.set_label(score.label, fontsize=8)
     return figure
 
 
@@ -106,26 +101,32 @@ def _map() -> Colormap:
     return matplotlib.colormaps[COLOURS]
 
 
-def _colours(score: Axis | None, n: int) -> list[tuple[float, float, float, float] | str]:
+def _colours(score: Axis | None, failed: Sequence[bool]) -> list[Any]:
     if score is None:
-        return [PALETTE[0]] * n
+        return [FAINT if bad else PALETTE[0] for bad in failed]
     return [_map()(float(place)) if np.isfinite(place) else FAINT for place in score.places]
 
 
+def _colour_key(ax: Axes, x: float) -> None:
+    """The colours along the metric's axis, as a narrow strip to its right."""
+    strip = np.linspace(0, 1, 256)[:, None]
+    ax.imshow(strip, cmap=_map(), extent=(x, x + 0.05, 0, 1), origin="lower", aspect="auto", zorder=3)
+
+
 def _draw_lines(
-    ax: Axes, x: np.ndarray, places: np.ndarray, colours: Sequence[object], best: int | None
+    ax: Axes, x: np.ndarray, places: np.ndarray, colours: Sequence[Any], best: int | None
 ) -> None:
     n = places.shape[1]
     alpha = 0.9 if n <= 30 else 0.6
     segments = [np.column_stack([x, places[:, k]])[np.isfinite(places[:, k])] for k in range(n)]
     if len(x) == 1:  # nothing to connect: a dot each
         for k, segment in enumerate(segments):
-            ax.plot(segment[:, 0], segment[:, 1], "o", color=colours[k], alpha=alpha)  # pyright: ignore
+            ax.plot(segment[:, 0], segment[:, 1], "o", color=colours[k], alpha=alpha)
     order = sorted(range(n), key=lambda k: (np.isfinite(places[-1, k]), -k))
     grey = [colours[k] == FAINT for k in order]
     lines = LineCollection(
         [segments[k] for k in order],
-        colors=[colours[k] for k in order],  # pyright: ignore
+        colors=[colours[k] for k in order],
         linewidths=[0.8 if faint else 1.2 for faint in grey],
         linestyles=["--" if faint else "-" for faint in grey],
         alpha=alpha,
@@ -134,6 +135,6 @@ def _draw_lines(
     ax.add_collection(lines)
     if best is not None:
         ax.plot(*segments[best].T, color="white", linewidth=5.0, zorder=3, alpha=0.9)
-        ax.plot(*segments[best].T, color=colours[best], linewidth=3.0, zorder=3)  # pyright: ignore
+        ax.plot(*segments[best].T, color=colours[best], linewidth=3.0, zorder=3)
     if n == 0:
         note(ax, "no trial has run yet")

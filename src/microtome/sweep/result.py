@@ -10,7 +10,7 @@ from microtome.core.runs import RunFolder
 from microtome.sweep.driver import best_trial
 from microtome.sweep.metrics import find_metric, no_such_metric
 from microtome.sweep.parameters import Parameter
-from microtome.sweep.picture_data import Axis, number_axis, parameter_axis
+from microtome.sweep.picture_data import Axis, number_axis, parameter_axis, spread
 from microtome.sweep.record import Status, Trial, write_table
 from microtome.sweep.search import varying
 from microtome.sweep.spec import Metric
@@ -88,7 +88,9 @@ class SweepResult:
 
         order = {trial.index: place for place, trial in enumerate(self.trials)}
         best = order[self.best.index] if self.best is not None else None
-        return parallel_coordinates(self._axes(), self._score_axis(), self._title(), best)
+        failed = [trial.status == "failed" for trial in self.trials]
+        axes = [spread(axis, self._scores()) for axis in self._axes()]
+        return parallel_coordinates(axes, self._score_axis(), failed, self._title(), best)
 
     def plot_by_parameter(self) -> "Figure":
         """The metric over each parameter. Raises ``MicrotomeError`` without a metric."""
@@ -119,11 +121,14 @@ class SweepResult:
             axes.insert(0, parameter_axis("experiment", None, [trial.experiment for trial in self.trials]))
         return axes
 
+    def _scores(self) -> list[float]:
+        scores = [self.score(trial) for trial in self.trials]
+        return [float("nan") if score is None else score for score in scores]
+
     def _score_axis(self) -> Axis | None:
         if self.metric is None or self.best is None:
             return None
-        scores = [self.score(trial) for trial in self.trials]
-        return number_axis(self.metric.name, [float("nan") if s is None else s for s in scores])
+        return number_axis(self.metric.name, self._scores())
 
     def save(self, run: RunFolder) -> None:
         """Write ``sweep.csv`` and the pictures into the sweep's folder."""
