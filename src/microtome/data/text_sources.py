@@ -1,4 +1,4 @@
-"""Where texts come from: Python's own documentation, local files, and datasets on the Hugging Face hub."""
+"""Where texts come from: Python's own documentation, local files, and datasets; and what is held out."""
 
 import csv
 import importlib
@@ -6,47 +6,34 @@ import json
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from microtome.core.config_keys import nearest
 from microtome.core.errors import CannotLoad, MicrotomeError, bad_value
+from microtome.core.hub import need
+from microtome.data.hub_datasets import columns_of, hub_texts, saved_dataset_texts, text_column
+
+T = TypeVar("T")
 
 HELD_OUT_EVERY = 10
+MOST_CHARACTERS = 5000
 SPLITS = ("train", "test", "all")
-SUFFIXES = (".txt", ".md", ".jsonl", ".json", ".csv", ".parquet")
-# Names that stand for a configuration of a dataset on the hub.
-KNOWN_DATASETS = {
-    "wikitext": ("Salesforce/wikitext", "wikitext-2-raw-v1"),
-    "wikitext-2": ("Salesforce/wikitext", "wikitext-2-raw-v1"),
-    "wikitext-103": ("Salesforce/wikitext", "wikitext-103-raw-v1"),
-}
+PROSE = (".txt", ".md")
+SUFFIXES = (*PROSE, ".jsonl", ".json", ".csv", ".parquet")
 
 
 def texts_in(source: str, text_field: str | None, split: str) -> Iterator[str]:
-    """The texts of a source, one after the other; documents are cut into paragraphs."""
-    path = Path(source).expanduser()
-    if source != "builtin" and not path.exists():
-        if path.suffix in SUFFIXES or source.startswith((".", "/", "~")) or not source:
-            raise _no_such_file(source)
-        return hub_texts(source, text_field, split)
-    if path.is_dir() and (path / "dataset_dict.json").is_file() | (path / "state.json").is_file():
-        return _saved_dataset(path, text_field, split)
-    if source == "builtin" or path.suffix in (".txt", ".md"):
-        return (part for text in documents(source, split=split) for part in paragraphs(text))
-    return _held_out(_file_or_folder(path, text_field), split)
+    """The texts of a source, one after the other; prose is cut into paragraphs."""
+    for text, is_prose in _documents(source, text_field, split):
+        yield from paragraphs(text) if is_prose else (text,)
 
 
 def documents(source: str = "builtin", *, text_field: str | None = None, split: str = "all") -> list[str]:
-    """Whole texts for training: the topics of Python's documentation, or what a file or folder holds.
+    """Texts to train on: the topics of Python's documentation, or what a file, folder or dataset holds.
 
-    A single .txt file is one long text; its paragraphs then count for ``split``. Raises ``MicrotomeError``.
+    A long .txt file comes in parts of some thousand characters, of which every tenth is held out (see
+    ``read_texts`` for ``split``). Raises ``MicrotomeError``.
     """
-    if source == "builtin":
-        return list(_held_out(builtin_topics().values(), split))
-    path = Path(source).expanduser()
-    if path.is_file() and path.suffix in (".txt", ".md"):
-        return list(_held_out(paragraphs(_read(path)), split))
-    return list(texts_in(source, text_field, split))
+    return [text for text, _ in _documents(source, text_field, split)]
 
 
 def builtin_topics() -> dict[str, str]:
@@ -56,11 +43,49 @@ def builtin_topics() -> dict[str, str]:
 
 
 def paragraphs(text: str) -> list[str]:
-    """The parts of a text between empty lines, without the line ends around them."""
-    return [part.strip("\r\n") for part in re.split(r"\n[ \t\r]*\n", text) if part.strip()]
+    """The parts of a text between empty lines; the lines where there is no empty one."""
+    parts = re.split(r"\n[ \t\r]*\n", text.strip())
+    if len(parts) == 1:
+        parts = text.splitlines()
+    return [part.strip("\r\n") for part in parts if part.strip()]
 
 
-def _held_out(texts: Iterable[str], split: str) -> Iterator[str]:
+def parts_of(text: str) -> list[str]:
+    """A long text cut between paragraphs into at least about twenty parts of at most 5,000 characters.
+
+    (A paragraph longer than that stays whole.) So that a tenth of it can be held out.
+    """
+    length = min(MOST_CHARACTERS, len(text) // 20)
+    parts: list[list[str]] = [[]]
+    held = 0
+    for piece in paragraphs(text):
+        if parts[-1] and held + len(piece) > length:
+            parts.append([])
+            held = 0
+        parts[-1].append(piece)
+        held += len(piece)
+    return ["\n\n".join(part) for part in parts if part]
+
+
+def _documents(source: str, text_field: str | None, split: str) -> Iterator[tuple[str, bool]]:
+    """Each text of the split, and whether it is prose that a reader may cut into paragraphs."""
+    if source == "builtin":
+        return _held_out(((text, True) for text in builtin_topics().values()), split)
+    path = Path(source).expanduser()
+    if not path.exists():
+        if path.suffix in SUFFIXES or source.startswith((".", "/", "~")) or not source:
+            raise CannotLoad(
+                f"{source or 'dataset'}: no such file or folder; give builtin, a {', '.join(SUFFIXES)} file,"
+                " a folder, or a dataset name on the Hugging Face hub"
+            )
+        return ((text, False) for text in hub_texts(source, text_field, split))
+    if path.is_dir() and any((path / name).is_file() for name in ("dataset_dict.json", "state.json")):
+        return ((text, False) for text in saved_dataset_texts(path, text_field, split))
+    files = _files_in(path) if path.is_dir() else [path]
+    return _held_out((found for file in files for found in _file(file, text_field)), split)
+
+
+def _held_out(texts: Iterable[T], split: str) -> Iterator[T]:
     if split not in SPLITS:
         raise bad_value("split", split, "this source has no such split", f"choose {', '.join(SPLITS)}")
     for position, text in enumerate(texts):
@@ -69,27 +94,20 @@ def _held_out(texts: Iterable[str], split: str) -> Iterator[str]:
             yield text
 
 
-# -- local files -------------------------------------------------------------------------------------------
-
-
-def _file_or_folder(path: Path, text_field: str | None) -> Iterator[str]:
-    if not path.is_dir():
-        yield from _file(path, text_field)
-        return
-    files = sorted(file for file in path.rglob("*") if file.suffix in SUFFIXES and file.is_file())
+def _files_in(folder: Path) -> list[Path]:
+    files = sorted(file for file in folder.rglob("*") if file.suffix in SUFFIXES and file.is_file())
     if not files:
-        raise CannotLoad(f"{path}: holds no {', '.join(SUFFIXES)} file; give a folder with texts in it")
-    for file in files:
-        yield from _file(file, text_field)
+        raise CannotLoad(f"{folder}: holds no {', '.join(SUFFIXES)} file; give a folder with texts in it")
+    return files
 
 
-def _file(path: Path, text_field: str | None) -> Iterator[str]:
-    readers: dict[str, Any] = {".jsonl": _jsonl, ".json": _json, ".csv": _csv, ".parquet": _parquet}
-    if path.suffix in (".txt", ".md"):
-        return iter(paragraphs(_read(path)))
+def _file(path: Path, text_field: str | None) -> Iterator[tuple[str, bool]]:
+    if path.suffix in PROSE:
+        return ((text, True) for text in parts_of(_read(path)))
+    readers = {".jsonl": _jsonl, ".json": _json, ".csv": _csv, ".parquet": _parquet}
     if path.suffix not in readers:
         raise CannotLoad(f"{path}: not a file of texts; give {', '.join(SUFFIXES)}")
-    return readers[path.suffix](path, text_field)
+    return ((text, False) for text in readers[path.suffix](path, text_field))
 
 
 def _read(path: Path) -> str:
@@ -100,13 +118,21 @@ def _read(path: Path) -> str:
 
 
 def _jsonl(path: Path, text_field: str | None) -> Iterator[str]:
-    for number, line in enumerate(_read(path).splitlines(), 1):
+    for number, line in enumerate(_lines(path), 1):
         if line.strip():
             try:
                 row = json.loads(line)
             except ValueError as error:
                 raise CannotLoad(f"{path}: line {number} is not JSON ({error}); mend that line") from None
             yield _text_of(row, text_field, path)
+
+
+def _lines(path: Path) -> Iterator[str]:
+    try:
+        with path.open(encoding="utf-8-sig") as file:
+            yield from file
+    except (OSError, UnicodeDecodeError) as error:
+        raise CannotLoad(f"{path}: cannot be read as UTF-8 text ({error}); save it as UTF-8") from None
 
 
 def _json(path: Path, text_field: str | None) -> Iterator[str]:
@@ -123,21 +149,17 @@ def _json(path: Path, text_field: str | None) -> Iterator[str]:
 def _csv(path: Path, text_field: str | None) -> Iterator[str]:
     csv.field_size_limit(2**31 - 1)
     try:
-        for row in csv.DictReader(_read(path).splitlines(keepends=True)):
+        for row in csv.DictReader(_lines(path)):
             yield _text_of(row, text_field, path)
     except csv.Error as error:
         raise CannotLoad(f"{path}: not CSV ({error}); mend the file") from None
 
 
 def _parquet(path: Path, text_field: str | None) -> Iterator[str]:
-    try:
-        parquet = importlib.import_module("pyarrow.parquet")
-    except ImportError:
-        raise MicrotomeError(f"{path}: needs pyarrow; pip install 'microtome[llm]'") from None
+    parquet = need("pyarrow.parquet", str(path))
     try:
         file = parquet.ParquetFile(path)
-        row = {name: "" for name, kind in _columns(file.schema_arrow) if kind}
-        field = text_column(row, text_field, str(path))
+        field = text_column(columns_of(file.schema_arrow), text_field, str(path))
         for batch in file.iter_batches(columns=[field]):
             yield from (str(text or "") for text in batch.column(0).to_pylist())
     except MicrotomeError:
@@ -146,91 +168,9 @@ def _parquet(path: Path, text_field: str | None) -> Iterator[str]:
         raise CannotLoad(f"{path}: truncated or not a parquet file ({error})") from None
 
 
-def _columns(schema: Any) -> list[tuple[str, bool]]:
-    return [(name, "string" in str(schema.field(name).type)) for name in schema.names]
-
-
 def _text_of(row: Any, text_field: str | None, path: Path) -> str:
     if isinstance(row, str):
         return row
     if not isinstance(row, dict):
         raise CannotLoad(f"{path}: holds a {type(row).__name__}, not a text or an object with one")
     return str(row[text_column(row, text_field, str(path))] or "")
-
-
-def text_column(row: dict[str, Any], text_field: str | None, source: str) -> str:
-    """The column with the text: the named one, ``text``, or the only one that holds text."""
-    if text_field is not None:
-        if text_field in row:
-            return text_field
-        near = nearest(text_field, list(row))
-        mend = f"did you mean {near}?" if near else f"it has {', '.join(row)}"
-        raise bad_value("text_field", text_field, f"no such column in {source}", mend)
-    if "text" in row:
-        return "text"
-    columns = [name for name, value in row.items() if isinstance(value, str)]
-    if len(columns) == 1:
-        return columns[0]
-    raise MicrotomeError(
-        f"text_field: {source} has no column called text; name one with --text_field ({', '.join(row)})"
-    )
-
-
-def _no_such_file(source: str) -> CannotLoad:
-    return CannotLoad(
-        f"{source or 'dataset'}: no such file or folder; give builtin, a {', '.join(SUFFIXES)} file,"
-        " a folder, or a dataset name on the Hugging Face hub"
-    )
-
-
-# -- datasets ----------------------------------------------------------------------------------------------
-
-
-def hub_texts(name: str, text_field: str | None, split: str) -> Iterator[str]:
-    """The texts of a dataset on the Hugging Face hub, in its order. Raises ``MicrotomeError``."""
-    datasets = _datasets(name)
-    repository, _, configuration = name.partition(":")
-    known, default = KNOWN_DATASETS.get(repository, (repository, None))
-    try:
-        found = datasets.load_dataset(known, configuration or default, split=split)
-    except Exception as error:
-        raise _hub_error(name, split, error) from error
-    return _rows(found, text_field, name)
-
-
-def _saved_dataset(path: Path, text_field: str | None, split: str) -> Iterator[str]:
-    datasets = _datasets(str(path))
-    try:
-        found = datasets.load_from_disk(str(path))
-    except Exception as error:
-        raise CannotLoad(f"{path}: not a saved dataset ({' '.join(str(error).split())[:200]})") from None
-    if hasattr(found, "column_names") and isinstance(found.column_names, dict):
-        if split not in found:
-            raise bad_value("split", split, f"not in {path}", f"choose {', '.join(found)}")
-        return _rows(found[split], text_field, str(path))
-    return _held_out(_rows(found, text_field, str(path)), split)
-
-
-def _rows(found: Any, text_field: str | None, name: str) -> Iterator[str]:
-    row = {column: "" if kind else None for column, kind in _columns(found.features.arrow_schema)}
-    field = text_column(row, text_field, name)
-    return (str(row[field] or "") for row in found.select_columns([field]))
-
-
-def _datasets(name: str) -> Any:
-    try:
-        return importlib.import_module("datasets")
-    except ImportError:
-        raise MicrotomeError(
-            f"{name}: datasets on the Hugging Face hub need datasets; pip install 'microtome[llm]'"
-        ) from None
-
-
-def _hub_error(name: str, split: str, error: Exception) -> MicrotomeError:
-    text = " ".join(str(error).split())
-    if "split" in text and "Unknown" in text:
-        return bad_value("split", split, text[:200], "choose one of those")
-    return CannotLoad(
-        f"{name}: no such file, and not loaded from the Hugging Face hub ({type(error).__name__}:"
-        f" {text[:160]}); check the name and the network, or give builtin or a local file"
-    )

@@ -1,7 +1,5 @@
 """Pretrained models and tokenizers through transformers, with every failure told in one line."""
 
-import importlib
-import importlib.metadata
 import re
 from pathlib import Path
 from typing import Any
@@ -10,20 +8,13 @@ import torch
 
 from microtome.core.device import say
 from microtome.core.errors import CannotLoad, MicrotomeError, bad_value
+from microtome.core.hub import hub_answers, need
 from microtome.core.run_start import MARKER
 from microtome.core.runs import RunFolder, find_latest
 
 RUN_KIND = "train-language-model"
 MODEL_FOLDER = "model"
 _HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
-
-
-def need(package: str, what: str) -> Any:
-    """The imported package. Raises ``MicrotomeError`` with the pip command when it is not installed."""
-    try:
-        return importlib.import_module(package)
-    except ImportError as error:
-        raise MicrotomeError(f"{what} needs {package} ({error}); pip install 'microtome[llm]'") from None
 
 
 def find_model(name: str, runs_root: Path = Path("runs")) -> str:
@@ -78,12 +69,13 @@ def load_pretrained(where: str, dtype: torch.dtype, device_map: str | None = Non
     The tokenizer has a pad token afterwards. Raises ``MicrotomeError`` in one line.
     """
     transformers = need("transformers", "a language model")
-    settings: dict[str, Any] = {_dtype_argument(transformers.__version__): dtype}
+    local = {"local_files_only": Path(where).is_dir() or not hub_answers()}
+    settings: dict[str, Any] = {_dtype_argument(transformers.__version__): dtype, **local}
     if device_map is not None:
         need("accelerate", "device_map")
         settings["device_map"] = device_map
     try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(where)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(where, **local)
         model = transformers.AutoModelForCausalLM.from_pretrained(where, **settings)
     except MicrotomeError:
         raise
@@ -102,7 +94,7 @@ def _dtype_argument(version: str) -> str:
 def _in_one_line(where: str, error: Exception, device_map: str | None) -> MicrotomeError:
     text = " ".join(str(error).split())
     local = Path(where).is_dir()
-    if not local and ("connect" in text or "offline" in text.lower() or "cached files" in text):
+    if not local and not hub_answers():
         return CannotLoad(
             f"{where}: neither a local folder nor in the Hugging Face cache, and the hub cannot be reached;"
             " check the name and the network, or give a local folder"

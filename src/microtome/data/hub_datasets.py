@@ -1,0 +1,104 @@
+"""Texts of Hugging Face datasets, from the hub or from a folder, and which column holds them."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from microtome.core.config_keys import nearest
+from microtome.core.errors import CannotLoad, MicrotomeError, bad_value
+from microtome.core.hub import hub_answers, need
+
+# Names that stand for a configuration of a dataset on the hub.
+KNOWN = {
+    "wikitext": ("Salesforce/wikitext", "wikitext-2-raw-v1"),
+    "wikitext-2": ("Salesforce/wikitext", "wikitext-2-raw-v1"),
+    "wikitext-103": ("Salesforce/wikitext", "wikitext-103-raw-v1"),
+}
+
+
+def hub_texts(name: str, text_field: str | None, split: str) -> Iterator[str]:
+    """The texts of a dataset on the Hugging Face hub, in its order. Raises ``MicrotomeError``."""
+    datasets = need("datasets", name)
+    repository, _, configuration = name.partition(":")
+    known, default = KNOWN.get(repository, (repository, None))
+    try:
+        with _cache_only(datasets, not hub_answers()):
+            found = datasets.load_dataset(known, configuration or default, split=split)
+    except Exception as error:
+        raise _hub_error(name, split, error) from error
+    return _rows(found, text_field, name)
+
+
+def saved_dataset_texts(path: Path, text_field: str | None, split: str) -> Iterator[str]:
+    """The texts of a folder that ``datasets.save_to_disk`` wrote. Raises ``MicrotomeError``."""
+    datasets = need("datasets", str(path))
+    try:
+        found = datasets.load_from_disk(str(path))
+    except Exception as error:
+        raise CannotLoad(f"{path}: not a saved dataset ({' '.join(str(error).split())[:200]})") from None
+    if isinstance(found, Mapping):
+        if split not in found:
+            raise bad_value("split", split, f"not in {path}", f"choose {', '.join(found)}")
+        found = found[split]
+    return _rows(found, text_field, str(path))
+
+
+def text_column(row: Mapping[str, Any], text_field: str | None, source: str) -> str:
+    """The column with the text: the named one, ``text``, or the only one that holds text.
+
+    Raises ``MicrotomeError`` when that is none or several.
+    """
+    if text_field is not None:
+        if text_field in row:
+            return text_field
+        near = nearest(text_field, list(row))
+        mend = f"did you mean {near}?" if near else f"it has {', '.join(row)}"
+        raise bad_value("text_field", text_field, f"no such column in {source}", mend)
+    if "text" in row:
+        return "text"
+    columns = [name for name, value in row.items() if isinstance(value, str)]
+    if len(columns) == 1:
+        return columns[0]
+    raise MicrotomeError(
+        f"text_field: {source} has no column called text; name one with --text_field ({', '.join(row)})"
+    )
+
+
+def columns_of(schema: Any) -> dict[str, str | None]:
+    """The columns of an Arrow schema: an empty text for those that hold text, else None."""
+    return {name: "" if "string" in str(schema.field(name).type) else None for name in schema.names}
+
+
+def _rows(found: Any, text_field: str | None, name: str) -> Iterator[str]:
+    field = text_column(columns_of(found.features.arrow_schema), text_field, name)
+    return (str(row[field] or "") for row in found.select_columns([field]))
+
+
+@contextmanager
+def _cache_only(datasets: Any, wanted: bool) -> Iterator[None]:
+    """Offline mode for the length of the block; the libraries read it from their modules."""
+    holders = [(datasets.config, "HF_HUB_OFFLINE"), (need("huggingface_hub.constants", ""), "HF_HUB_OFFLINE")]
+    before = [getattr(holder, name, False) for holder, name in holders]
+    for (holder, name), was in zip(holders, before, strict=True):
+        setattr(holder, name, was or wanted)
+    try:
+        yield
+    finally:
+        for (holder, name), was in zip(holders, before, strict=True):
+            setattr(holder, name, was)
+
+
+def _hub_error(name: str, split: str, error: Exception) -> MicrotomeError:
+    text = " ".join(str(error).split())
+    if "split" in text and "Unknown" in text:
+        return bad_value("split", split, text[:200], "choose one of those")
+    if not hub_answers():
+        return CannotLoad(
+            f"{name}: neither a local file nor in the cache, and the Hugging Face hub cannot be reached;"
+            " check the name and the network, or give builtin or a local file"
+        )
+    return CannotLoad(
+        f"{name}: not loaded from the Hugging Face hub ({type(error).__name__}: {text[:160]}); check the"
+        " name, or give builtin or a local file"
+    )
