@@ -1,10 +1,11 @@
 """Run folders as the three original codes wrote them, small and with known mechanisms (see ``planted``).
 
-``write_apd_run``, ``write_spd_paper_run`` and ``write_later_spd_run`` fill a folder with final_config.yaml, the
-model file, the copy of the target and its training configuration, and return what was planted. Nothing here
-uses the package: these writers are the reference that its readers are tested against.
+``write_apd_run``, ``write_spd_paper_run`` and ``write_later_spd_run`` fill a folder with final_config.yaml,
+the model file, the copy of the target and its training configuration, and return what was planted. Nothing
+here uses the package: these writers are the reference that its readers are tested against.
 """
 
+import itertools
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,7 +47,7 @@ def write_apd_run(
 ) -> OldRun:
     """The original APD code: ``spd_model_<step>.pth`` with A [I, C, d_in, m] and B [I, C, m, d_out].
 
-    Component c is feature c at every site. ``old_names``: the spellings from before linear1, mlp_in had theirs.
+    Component c is feature c at every site. ``old_names``: as before linear1 and mlp_in were called that.
     ``sizes``: n_features, n_hidden, n_hidden_layers, or n_features, d_embed, d_mlp, n_layers, biases.
     """
     turns = [0.3 * k for k in range(n_instances)]
@@ -130,12 +131,12 @@ def write_later_spd_run(
     config: dict[str, Any] | None = None,
     **sizes: Any,
 ) -> OldRun:
-    """The later SPD code: ``model_<step>.pth`` with _components.<site>.V, .U and _ci_fns.<site>.layers.<i>.W, .b.
+    """The later SPD code: ``model_<step>.pth`` with _components.<site>.V, .U, _ci_fns.<site>.layers.<i>.W.
 
-    ``C`` may differ by site (``{"linear1": 7, ...}``). ``ci_fn_type``: mlp, vector_mlp, shared_mlp.
-    ``spelling``: _ci_fns; ci_fn (newest: ci_fn._ci_fns.*); gates (_gates.*); patched (patched_model.<site>.original
-    and .components). ``nested_ci_config``: ci_config and module_info, as the newest wrote them; else ci_fn_type.
-    Planted: shared_mlp needs no ``hidden_dims`` (it takes two neurons for each component).
+    ``C`` may differ by site (``{"linear1": 7, ...}``). ``ci_fn_type``: mlp, vector_mlp, shared_mlp (planted:
+    two neurons for each component, whatever ``hidden_dims``). ``spelling``: _ci_fns; ci_fn (the newest,
+    ci_fn._ci_fns.*); gates (_gates.*); patched (patched_model.<site>.original and .components).
+    ``nested_ci_config``: ci_config and module_info, as the newest wrote them; else ci_fn_type.
     """
     counts = C if isinstance(C, dict) else None
     model = _mechanisms(task, C if isinstance(C, int) else max(C.values()), 0.0, **sizes)
@@ -270,7 +271,7 @@ def _random_layers(C: int, d_in: int, kind: str, hidden_dims: tuple[int, ...]) -
     each = () if kind == "shared_mlp" else (C,)
     sizes = [1 if kind == "mlp" else d_in, *hidden_dims, C if kind == "shared_mlp" else 1]
     layers = []
-    for i, o in zip(sizes[:-1], sizes[1:], strict=True):
+    for i, o in itertools.pairwise(sizes):
         weight = torch.randn(*each, i, o, generator=generator) / i**0.5
         layers.append((weight, torch.randn(*each, o, generator=generator) / 3))
     return layers

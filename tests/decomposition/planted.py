@@ -1,8 +1,8 @@
-"""Small targets with known mechanisms: what each component does was put there, so that a picture can be checked.
+"""Small targets with known mechanisms: each component's part was put there, so that pictures can be checked.
 
-Matrices are in first (``x @ W``) and without instance axis. ``Planted.parts[site]`` is (V [C, d_in], U [C, d_out])
-with W = sum of V_c U_c; component c < n_alive stands for one feature or neuron and opens for it alone, the others
-are zero and stay shut.
+Matrices are in first (``x @ W``) and without instance axis. ``Planted.parts[site]`` is (V [C, d_in],
+U [C, d_out]) with W = sum of V_c U_c; each of the first components stands for one feature or neuron and opens
+for it alone, the others are zero and stay shut.
 """
 
 from dataclasses import dataclass, field
@@ -87,12 +87,12 @@ def resid_mlp(
         name = f"layers.{i}.mlp_in"
         planted.weights[name] = w_e.T @ (read * reads)
         planted.parts[name] = _padded(w_e, C), _padded(read * reads, C)
-        planted.thresholds[name], planted.both_signs[name] = 0.02, True
+        planted.thresholds[name], planted.both_signs[name] = 0.05, True
         out = write * reads.T @ w_e
         name = f"layers.{i}.mlp_out"
         planted.weights[name] = out
         planted.parts[name] = _padded(torch.eye(d_mlp), C), _padded(out, C)
-        planted.thresholds[name], planted.both_signs[name] = 0.02, act_fn_name == "gelu"
+        planted.thresholds[name], planted.both_signs[name] = 0.05, act_fn_name == "gelu"
         if biases:
             planted.extra[f"layers.{i}.mlp_in.bias"] = torch.linspace(-0.1, 0.1, d_mlp)
             planted.extra[f"layers.{i}.mlp_out.bias"] = torch.linspace(-0.02, 0.02, d_embed)

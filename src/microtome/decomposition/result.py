@@ -42,9 +42,9 @@ class CausalImportance:
 class Decomposition:
     """K decompositions side by side: ``factors[site] = (left [K, C, d_in, m], right [K, C, m, d_out])``.
 
-    SPD's subcomponents have m = 1 and gates; APD's components have a larger m and none. C may differ by site.
-    ``run`` is None for what is not a run folder of ours; ``source`` is where it was read from. ``notes``: what
-    an original code's configuration says beyond ``config``.
+    SPD's subcomponents have m = 1 and gates; APD's components have a larger m and none. C may differ by
+    site. ``run`` is None for what is not a run folder of ours; ``source`` is where it was read from.
+    ``notes``: what an original code's configuration says beyond ``config``.
     """
 
     def __init__(

@@ -43,8 +43,7 @@ def locate(text: str | Path, runs_root: str | Path = Path("runs")) -> Located:
     reference = parse_reference(text, runs_root=runs_root, want="decompose")
     if reference.kind == "wandb":
         folder = fetch_wandb(reference, Path(runs_root) / "downloads")
-        reference = parse_reference(folder)
-        name = folder.name.rsplit("-", 1)[-1]
+        name, reference = reference.run_id, parse_reference(folder)
     else:
         name = None
     if reference.path is None:

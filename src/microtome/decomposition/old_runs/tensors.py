@@ -114,9 +114,12 @@ def _pairs(
     pairs: dict[str, tuple[Tensor, Tensor]] = {}
     for site, found in factors.items():
         for name in names:
+            called = {"V": "V (or A)", "U": "U (or B)"}.get(name, name)
             if name not in found:
-                raise CannotLoad(f"{path}: {site} has no {name}; give the file as its run wrote it")
+                raise CannotLoad(f"{path}: {site} has no {called}; give the file as its run wrote it")
             if not torch.isfinite(found[name]).all():
-                raise CannotLoad(f"{path}: {site}.{name} holds NaN or infinity; give an earlier step's file")
+                raise CannotLoad(
+                    f"{path}: {called} of {site} holds NaN or infinity; give an earlier step's file"
+                )
         pairs[site] = (found[names[0]], found[names[1]])
     return pairs
