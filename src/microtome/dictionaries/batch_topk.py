@@ -1,6 +1,6 @@
-"""BatchTopK dictionaries: the k largest features per input of a whole batch (Bussmann et al. 2024, arXiv 2412.06410).
+"""BatchTopK dictionaries: on average k features an input, the largest of a whole batch.
 
-Single inputs are encoded with the threshold that training estimated.
+Bussmann et al. 2024, arXiv 2412.06410. Single inputs are encoded with the threshold that training estimated.
 """
 
 from microtome.dictionaries.dictionary import Dictionary

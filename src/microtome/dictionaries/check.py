@@ -15,7 +15,7 @@ WORST = 0.2
 
 
 def explained_variance(x: Float[Tensor, "N d"], x_hat: Float[Tensor, "N d"]) -> float:
-    """``1 - sum |x - x_hat|^2 / sum |x - mean(x)|^2`` over all rows; 1 is perfect, below 0 worse than the mean."""
+    """``1 - sum |x - x_hat|^2 / sum |x - mean|^2`` over all rows; below 0 is worse than the mean."""
     x, x_hat = x.double(), x_hat.double()
     total = (x - x.mean(0)).square().sum()
     return float(1 - (x - x_hat).square().sum() / total)

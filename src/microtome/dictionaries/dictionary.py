@@ -77,12 +77,12 @@ class Dictionary(nn.Module):
 
 
 def normalised(x: Float[Tensor, "*B d"], config: DictionaryConfig) -> Scaled:
-    """Inputs as the encoder sees them, with the mean and the scale ``[*B, 1]`` that undo it (None: nothing)."""
+    """Inputs as the encoder sees them, and the mean and scale ``[*B, 1]`` that undo it (None: nothing)."""
     if config.normalisation == "layer_norm":
         mean = x.mean(-1, keepdim=True)
         centred = x - mean
-        scale = centred.std(-1, keepdim=True) + config.layer_norm_eps
-        return centred / scale, mean, scale
+        scale = centred.std(-1, keepdim=True)
+        return centred / (scale + config.layer_norm_eps), mean, scale
     if config.normalisation == "constant_norm":
         scale = x.norm(dim=-1, keepdim=True) / config.d_in**0.5
         return x / scale, None, scale

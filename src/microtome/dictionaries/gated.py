@@ -1,4 +1,7 @@
-"""Gated dictionaries: whether a feature acts and how strongly are decided apart (Rajamanoharan et al. 2024, arXiv 2404.16014)."""
+"""Gated dictionaries: whether a feature acts and how strongly are decided apart.
+
+Rajamanoharan et al. 2024, arXiv 2404.16014.
+"""
 
 from jaxtyping import Float
 from torch import Tensor

@@ -1,4 +1,4 @@
-"""JumpReLU dictionaries: a threshold of its own for every feature (Rajamanoharan et al. 2024, arXiv 2407.14435)."""
+"""JumpReLU dictionaries: a threshold for every feature (Rajamanoharan et al. 2024, arXiv 2407.14435)."""
 
 from jaxtyping import Float
 from torch import Tensor

@@ -12,9 +12,7 @@ from microtome.dictionaries.active import block_active
 from microtome.dictionaries.architectures import ARCHITECTURES, new_dictionary
 from microtome.dictionaries.config import DictionaryConfig
 from microtome.dictionaries.dictionary import Dictionary, check_width, normalised
-from microtome.dictionaries.weights import FeatureRows
-
-BLOCK = 8192  # features read at a time
+from microtome.dictionaries.weights import BLOCK, FeatureRows
 
 
 class DictionaryFile:
@@ -43,7 +41,8 @@ class DictionaryFile:
 
     def __repr__(self) -> str:
         c = self.config
-        return f"DictionaryFile({c.architecture}, {c.d_in} -> {c.n_features}, {self.format}, {str(self.source)!r})"
+        widths = f"{c.d_in} -> {c.n_features}"
+        return f"DictionaryFile({c.architecture}, {widths}, {self.format}, {str(self.source)!r})"
 
     def decoder_rows(self, a: int, b: int, dtype: torch.dtype = torch.float32) -> Float[Tensor, "n d"]:
         """Rows ``a`` to ``b`` of the decoder: the direction that each feature adds per unit."""
