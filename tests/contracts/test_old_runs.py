@@ -1,6 +1,7 @@
 """Runs of the original codes open wherever a run of ours does: in Python and on the command line."""
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -89,3 +90,23 @@ def test_on_the_command_line(layout: str, tmp_path: Path) -> None:
             assert importance[0, 0, -1, 0] == pytest.approx(1.0)
             assert np.abs(importance[0, 0, :, 1:]).max() < 1e-4
     assert {path.name: path.read_bytes() for path in run.folder.iterdir()} == before
+
+
+PAGE = (Path(__file__).parents[2] / "docs" / "file-formats.md").read_text(encoding="utf-8")
+PATTERNS = (
+    (re.compile(r"^(model|target_model)\..*"), r"\1.<target tensor>"),
+    (re.compile(r"^((?:_ci_fns|gates|_components|components)\.)[^.]+"), r"\1<site>"),
+    (re.compile(r"layers\.\d+"), "layers.<i>"),
+    (re.compile(r"^(ci_fn\._ci_fns\.).*"), r"\1"),
+)
+
+
+def test_the_page_names_every_tensor_and_file(run: OldRun) -> None:
+    for key in torch.load(run.checkpoint, weights_only=True):
+        for pattern, short in PATTERNS:
+            key = pattern.sub(short, key)
+        last = key.rsplit(".", 1)[-1]
+        assert f"`{key}" in PAGE or (f"`.{last}`" in PAGE and key.rsplit(".", 1)[0] in PAGE), key
+    for file in run.folder.iterdir():
+        name = re.sub(r"\d+", "<step>", file.name)
+        assert name in PAGE, name
