@@ -11,6 +11,12 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "run_spd": ("decompose",),
     "magnitude_sweep": ("magnitude",),
     "causal_importance_sweep": ("importance",),
+    "component_visualization": ("components",),
+    "compare_models": ("compare-runs",),
+    "resid_mlp_interp": ("interpret",),
+    "spd_interp": ("interpret",),
+    "model_interp": ("interpret",),
+    "plotting": ("interpret",),
 }
 
 

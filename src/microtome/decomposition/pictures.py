@@ -21,6 +21,16 @@ from microtome.core.runs import RunFolder
 from microtome.decomposition.interpret import draw_general, draw_resid_mlp, draw_tms
 from microtome.decomposition.interpret.stored import LeftOut, Picture, Stored
 
+# File in results/ -> why it may not be there.
+_ABSENT = {
+    "weights": "no weights are stored in this run",
+    "recovery": "needs a toy model of superposition (TMS)",
+    "causal_importance": "needs SPD's gates",
+    "attributions": "needs APD's attributions",
+    "embedding": "needs a residual MLP",
+    "classes": "needs the digits classifier",
+}
+
 # In reading order.
 CATALOGUE: dict[str, Picture] = {
     picture.name: picture
@@ -29,14 +39,14 @@ CATALOGUE: dict[str, Picture] = {
 
 
 def draw_all(run: RunFolder) -> list[Path]:
-    """Draw what every decomposition stores at its end into ``plots/``; the pictures' paths in reading order."""
+    """Draw what every decomposition stores at its end; the pictures' paths in reading order."""
     stored = Stored.of(run)
     basic = [name for name, picture in CATALOGUE.items() if picture.basic]
     return draw(stored, basic)[0]
 
 
 def redraw(path: str | Path) -> list[Path]:
-    """Draw all that is stored of the run in folder ``path`` again. Raises ``CannotLoad`` when it is no run."""
+    """Draw all that a run folder stores again. Raises ``CannotLoad`` when it is no run."""
     return draw(Stored.of(RunFolder.open(path)))[0]
 
 
@@ -53,7 +63,8 @@ def draw(
         picture = CATALOGUE[name]
         missing = [need for need in picture.needs if not stored.arrays(need)]
         if missing:
-            left_out[name] = f"nothing stored in results/{missing[0]}.npz"
+            untold = f"results/{missing[0]}.npz is not there; run `microtome interpret`"
+            left_out[name] = _ABSENT.get(missing[0], untold)
         else:
             try:
                 for file, figure in picture.draw(stored):

@@ -14,8 +14,9 @@ def activity(s: Subject) -> dict[str, np.ndarray]:
 
     ``frequency/<site>`` and ``mean/<site> [K, C]``: share of the inputs on which a component is on (SPD:
     causal importance above ``ci_threshold``) and its mean mask. ``count/<site> [K, B]``: how many are on;
-    toy models also ``features_on [K, B]``. ``correlation/<site> [K, C, C]``: of the masks over inputs, nan
-    for components that never change (the APD code's ``subnetwork_correlation_matrix``).
+    toy models also ``features_on [K, B]``. ``correlation/<site> [K, C, C]``: of the masks over inputs (what
+    leaks below 0 counts as 0), nan for components that never change (the APD code's
+    ``subnetwork_correlation_matrix``).
     """
     x = s.inputs("activity")
     masks = own_masks(s, x)
@@ -28,7 +29,7 @@ def activity(s: Subject) -> dict[str, np.ndarray]:
         arrays[f"frequency/{name}"] = on.float().mean(dim=1).cpu().numpy()
         arrays[f"mean/{name}"] = mask.clamp(0, 1).mean(dim=1).cpu().numpy()
         arrays[f"count/{name}"] = on.sum(dim=-1).to(torch.int32).cpu().numpy()
-        arrays[f"correlation/{name}"] = np.stack([correlations(one) for one in mask])
+        arrays[f"correlation/{name}"] = np.stack([correlations(one.clamp(min=0)) for one in mask])
     if s.toy is not None:
         arrays["features_on"] = (x != 0).sum(dim=-1).to(torch.int32).cpu().numpy()
     return arrays

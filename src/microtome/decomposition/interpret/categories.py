@@ -25,7 +25,9 @@ def category_strengths(stored: Stored, instance: int) -> tuple[Strengths, str]:
         weights = {p: by_prefix(stored.arrays("weights"), p) for p in ("target", "left", "right")}
         picked = [{site: value[instance] for site, value in part.items()} for part in weights.values()]
         embedding = stored.arrays("embedding")
-        layers = layer_contributions(*picked, embedding["W_E"][instance], embedding["W_U"][instance], "apd")
+        targets, left, right = picked
+        embed, unembed = embedding["W_E"][instance], embedding["W_U"][instance]
+        layers = layer_contributions(targets, left, right, embed, unembed, "apd")
         return {"all": served_features(layers)}, "Counted: neuron contributions"
     features = stored.arrays("attributions").get("features")
     if features is None:

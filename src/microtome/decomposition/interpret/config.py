@@ -12,7 +12,7 @@ from microtome.core.errors import bad_value
 class InterpretConfig(Config):
     """Computes and draws every figure that a decomposition allows."""
 
-    n_samples: int = Field(8192, ge=16)
+    n_samples: int = Field(default=8192, ge=16)
     """Inputs that averages and histograms are taken over."""
     topk: PositiveFloat | None = None
     """APD: components on per input, in place of the run's own topk."""
@@ -32,7 +32,7 @@ class InterpretConfig(Config):
     """Of the inputs and of the random ablations."""
     device: str = "auto"
     """auto, cpu, cuda, ..."""
-    dpi: int = Field(150, ge=20, le=1200)
+    dpi: int = Field(default=150, ge=20, le=1200)
     """Dots per inch of the figures."""
     output_dir: Path | None = None
     """Where results go; null: into the run, or for a run of the original tools into a new folder in runs."""

@@ -55,13 +55,15 @@ def layer_contributions(
         best = best_component_contributions(every, "sum" if method == "apd" else "largest")
         whole = neuron_contributions(embed, targets[site_in], targets[site_out], unembed)
         total = neuron_contributions(embed, parts_in.sum(axis=0), parts_out.sum(axis=0), unembed)
-        flat = np.corrcoef(whole.ravel(), best.values.ravel())[0, 1] if _varies(whole, best.values) else np.nan
-        found[layer] = LayerContributions(whole, best.values, best.component, every, total, float(flat))
+        related = correlation(whole.ravel(), best.values.ravel())
+        found[layer] = LayerContributions(whole, best.values, best.component, every, total, related)
     return found
 
 
-def _varies(*arrays: np.ndarray) -> bool:
-    return all(np.ptp(array) > 0 for array in arrays)
+def correlation(one: np.ndarray, other: np.ndarray) -> float:
+    """Pearson's correlation; nan when either does not vary."""
+    varies = np.ptp(one) > 0 and np.ptp(other) > 0
+    return float(np.corrcoef(one, other)[0, 1]) if varies else float("nan")
 
 
 def served_features(layers: Mapping[str, LayerContributions]) -> Float[np.ndarray, "n_features C"]:
@@ -73,7 +75,7 @@ def served_features(layers: Mapping[str, LayerContributions]) -> Float[np.ndarra
 def seen_through_embedding(
     read_from: Arrays, embed: np.ndarray, unembed: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """``read [n, neurons]``, ``write [n, neurons]`` (transposed) and ``through [n, n]`` of all layers together.
+    """``read``, ``write`` (transposed) ``[n, neurons]`` and ``through [n, n]`` of all layers together.
 
     ``read_from``: weights by site. Neurons of the layers stand side by side, ``through`` is summed.
     """

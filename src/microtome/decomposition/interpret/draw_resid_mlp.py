@@ -5,6 +5,7 @@ import numpy as np
 from microtome.decomposition import plots
 from microtome.decomposition.interpret.contributions import (
     LayerContributions,
+    correlation,
     layer_contributions,
     seen_through_embedding,
 )
@@ -183,14 +184,9 @@ def resid_vs_mlp_out(stored: Stored) -> Pictures:
 
 
 def residual_correlation(added: np.ndarray, direct: np.ndarray) -> np.ndarray:
-    """Per feature the correlation of what is added with the residual stream's part, over the other outputs."""
-    n = len(added)
-    found = np.full(n, np.nan)
-    for i in range(n):
-        others = np.arange(added.shape[1]) != i
-        if np.ptp(added[i, others]) > 0 and np.ptp(direct[i, others]) > 0:
-            found[i] = np.corrcoef(added[i, others], direct[i, others])[0, 1]
-    return found
+    """Per feature, over the other outputs: correlation of what is added with the residual stream's part."""
+    others = ~np.eye(*added.shape, dtype=bool)
+    return np.array([correlation(a[o], d[o]) for a, d, o in zip(added, direct, others, strict=True)])
 
 
 def _losses(stored: Stored, prefix: str) -> dict[str, np.ndarray]:

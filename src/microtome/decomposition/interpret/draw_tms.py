@@ -62,7 +62,9 @@ def _diagram(stored: Stored, k: int) -> Figure:
     target = targets["linear1"][k]
     parts = join_factors(left["linear1"][k], right["linear1"][k])
     if not plots.can_draw_diagram(*target.shape):
-        raise LeftOut(f"{target.shape[0]} features in {target.shape[1]} dimensions are too many for a diagram")
+        raise LeftOut(
+            f"{target.shape[0]} features in {target.shape[1]} dimensions are too many for a diagram"
+        )
     order, names, left_out = _chosen(stored, parts, target)
     return plots.tms_combined_diagram(
         target,
@@ -96,7 +98,10 @@ def tms_vectors(stored: Stored) -> Pictures:
         raise LeftOut(f"features have {target.shape[1]} dimensions, not 2")
     order, names, left_out = _chosen(stored, parts, target)
     titles = ["Target model", "Sum of components", *[f"Component {name}" for name in names]]
-    yield "tms_vectors", plots.tms_vectors([target, parts.sum(axis=0), *parts[order]], titles, left_out=left_out)
+    yield (
+        "tms_vectors",
+        plots.tms_vectors([target, parts.sum(axis=0), *parts[order]], titles, left_out=left_out),
+    )
 
 
 def tms_full_network(stored: Stored) -> Pictures:
@@ -169,7 +174,10 @@ def target_cosines(stored: Stored) -> Pictures:
     tms_only(stored)
     weights = by_prefix(stored.arrays("weights"), "target")["linear1"]
     directions = weights / np.maximum(np.linalg.norm(weights, axis=-1, keepdims=True), 1e-12)
-    yield "cosine_similarity_distribution", cosine_similarity_distribution(directions @ directions.swapaxes(1, 2))
+    yield (
+        "cosine_similarity_distribution",
+        cosine_similarity_distribution(directions @ directions.swapaxes(1, 2)),
+    )
 
 
 def tms_mse(stored: Stored) -> Pictures:
@@ -183,9 +191,7 @@ def tms_mse(stored: Stored) -> Pictures:
 
 def feature_representation_analysis(stored: Stored) -> Pictures:
     arrays = stored.arrays("representation")
-    outputs = {
-        name: arrays[name][stored.instance] for name in ("target", "decomposition", "all_components")
-    }
+    outputs = {name: arrays[name][stored.instance] for name in ("target", "decomposition", "all_components")}
     figure = plots.feature_representation_analysis(outputs, float(arrays["value"]))
     yield "feature_representation_analysis", figure
 

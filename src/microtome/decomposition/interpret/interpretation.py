@@ -39,7 +39,7 @@ class Interpretation:
         return [name for name in self.config.only or CATALOGUE if name not in self.left_out]
 
     def plot(self, name: str) -> Figure:
-        """One figure (the first of a family). Raises ``MicrotomeError`` for one that is left out, saying why."""
+        """One figure (the first of a family). Raises ``MicrotomeError`` saying why one is left out."""
         check_names([name])
         if name in self.left_out:
             raise bad_value("name", name, self.left_out[name], f"there are {', '.join(self.figures())}")
@@ -80,7 +80,7 @@ class Interpretation:
 def load_interpretation(
     path: str | Path = "latest", *, runs_root: str | Path = Path("runs")
 ) -> Interpretation:
-    """What ``microtome interpret`` stored in a run folder. Raises ``CannotLoad`` when it has not run there."""
+    """What ``microtome interpret`` stored in a run folder. Raises ``CannotLoad`` before it has run."""
     run = open_run(str(path), runs_root=runs_root, want="decompose")
     if not (run.path / FILE).is_file():
         raise CannotLoad(f"{run.path}: not interpreted yet; run `microtome interpret {run.path}`")

@@ -38,9 +38,7 @@ def label_errors(s: Subject) -> dict[str, np.ndarray]:
     return {**arrays, "kinds": np.array(kinds)}
 
 
-def _errors(
-    s: Subject, x: Float[Tensor, "K B n"], count: int | None
-) -> dict[str, Float[np.ndarray, " K"]]:
+def _errors(s: Subject, x: Float[Tensor, "K B n"], count: int | None) -> dict[str, Float[np.ndarray, " K"]]:
     assert s.labels is not None
     masks = own_masks(s, x) if count is None else per_sample_masks(s, x, count)
     outputs = {

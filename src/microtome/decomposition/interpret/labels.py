@@ -61,10 +61,9 @@ def _same(x: Tensor) -> Tensor:
 def _folder(d: Decomposition) -> Path | None:
     if d.run is not None:
         return d.run.path
-    source = getattr(d, "source", None)
-    if source is None:
+    if d.source is None:
         return None
-    return Path(source) if Path(source).is_dir() else Path(source).parent
+    return d.source if d.source.is_dir() else d.source.parent
 
 
 def _saved(path: Path) -> Tensor | None:

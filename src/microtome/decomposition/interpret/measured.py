@@ -68,8 +68,8 @@ def _correlations(stored: Stored, k: int) -> dict[str, list[float]]:
     embedding = stored.arrays("embedding")
     rows: dict[str, list[float]] = {}
     for i in range(k):
-        picked = [{site: value[i] for site, value in part.items()} for part in weights.values()]
+        targets, left, right = ({site: value[i] for site, value in part.items()} for part in weights.values())
         embed, unembed = np.asarray(embedding["W_E"][i]), np.asarray(embedding["W_U"][i])
-        for layer, one in layer_contributions(*picked, embed, unembed, stored.method).items():
+        for layer, one in layer_contributions(targets, left, right, embed, unembed, stored.method).items():
             rows.setdefault(layer, []).append(one.correlation)
     return rows

@@ -1,5 +1,6 @@
 """Causal importances under several minimality coefficients (SPD paper, figure 8)."""
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,8 +10,8 @@ import torch
 from matplotlib.figure import Figure
 
 from microtome.core.errors import CannotLoad, MicrotomeError
-from microtome.core.runs import RunFolder, list_runs, timestamp
 from microtome.core.run_start import MARKER
+from microtome.core.runs import RunFolder, list_runs, timestamp
 from microtome.decomposition import plots
 from microtome.decomposition.interpret.config import InterpretConfig
 from microtome.decomposition.picture_data import crop_to_active
@@ -55,16 +56,14 @@ def _holds_runs(folder: Path) -> bool:
     return folder.is_dir() and not (folder / MARKER).is_file()
 
 
-def minimality_series(
-    decompositions: Sequence[Decomposition], instance: int = 0
-) -> MinimalitySeries:
+def minimality_series(decompositions: Sequence[Decomposition], instance: int = 0) -> MinimalitySeries:
     """Causal importances of every run on one-feature inputs (0.75), runs ordered by their coefficient.
 
     Raises ``MicrotomeError`` for runs without gates, of other targets, or that share a coefficient.
     """
     rows = []
     for d in decompositions:
-        name = d.run.path.name if d.run is not None else str(getattr(d, "name", d.method))
+        name = d.name
         coefficient = getattr(d.config, "importance_minimality_coeff", None)
         n = int(d.target.spec().get("n_features", 0))
         if coefficient is None or n == 0 or not isinstance(d.config, SPDConfig):
@@ -76,7 +75,7 @@ def minimality_series(
         assert found is not None
         rows.append((coefficient, name, {s: ci.lower[instance].cpu().numpy() for s, ci in found.items()}))
     rows.sort(key=lambda row: row[0])
-    for one, other in zip(rows, rows[1:], strict=False):
+    for one, other in itertools.pairwise(rows):
         if {s: v.shape[0] for s, v in one[2].items()} != {s: v.shape[0] for s, v in other[2].items()}:
             raise MicrotomeError(f"{other[1]}: another target than {one[1]}; compare runs of one target")
         if one[0] == other[0]:
@@ -87,9 +86,7 @@ def minimality_series(
     return MinimalitySeries([row[0] for row in rows], [row[1] for row in rows], [row[2] for row in rows])
 
 
-def compare(
-    runs: Sequence[str], config: InterpretConfig, *, runs_root: str | Path = Path("runs")
-) -> Path:
+def compare(runs: Sequence[str], config: InterpretConfig, *, runs_root: str | Path = Path("runs")) -> Path:
     """Draw the runs below each other into a run folder of its own; returns the picture."""
     if not runs:
         raise CannotLoad("interpret: no runs to compare")

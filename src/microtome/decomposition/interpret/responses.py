@@ -15,7 +15,7 @@ CURVE_STEPS = 41
 def feature_responses(s: Subject) -> dict[str, np.ndarray]:
     """Outputs ``[K, n, n]`` (row i: feature i on), at value 1 and at values spread over the range.
 
-    ``one/<model>`` and ``spread/<model>`` (feature i at value i of ``spread_values [n]``) of the target, of all
+    ``one/<model>`` and ``spread/<model>`` (feature i at value i of ``spread_values``) of the target, of all
     components and of those chosen (SPD: causal importance, APD: top-1 per input); ``one/direct`` with every
     component off. Source: APD code's ``individual_feature_responses``.
     """
@@ -48,7 +48,10 @@ def response_curves(s: Subject) -> dict[str, np.ndarray]:
     if s.labels is not None:
         outputs["label"] = s.labels(x)
     index = own.expand(s.d.n_instances, -1).unsqueeze(-1)
-    arrays = {f"curve/{n}": out.gather(2, index).reshape(-1, s.n_features, CURVE_STEPS) for n, out in outputs.items()}
+    arrays = {
+        f"curve/{n}": out.gather(2, index).reshape(-1, s.n_features, CURVE_STEPS)
+        for n, out in outputs.items()
+    }
     return {"curve_values": values.cpu().numpy(), **{n: out.cpu().numpy() for n, out in arrays.items()}}
 
 

@@ -130,7 +130,7 @@ def _computed_and_drawn(run: RunFolder, s: Subject, *, progress: bool, note: Not
 def _store(result: Interpretation, d: Decomposition) -> None:
     run = result.run
     found = {
-        "decomposition": getattr(d, "name", None) or run.path.name,
+        "decomposition": d.name,
         "method": d.method,
         "target": d.target.spec(),
         "instances": d.n_instances,
@@ -158,8 +158,7 @@ def _tell(left_out: dict[str, str], config: InterpretConfig, note: Note) -> None
 def _folder(d: Decomposition, config: InterpretConfig, runs_root: Path, device: str) -> RunFolder:
     if d.run is not None and config.output_dir is None:
         return d.run
-    name = getattr(d, "name", None) or (d.run.path.name.removeprefix("decompose-") if d.run else d.method)
-    path = config.output_dir or runs_root / f"{KIND}-{name}-{timestamp()}"
+    path = config.output_dir or runs_root / f"{KIND}-{d.name}-{timestamp()}"
     kind = f"{KIND}-{d.method}"
     return RunFolder.create(
         path, config, seed=config.seed, device=device, kind=kind, reuse=config.output_dir is not None

@@ -36,7 +36,10 @@ def scrubbing(s: Subject) -> dict[str, np.ndarray]:
     if s.labels is not None and s.toy is not None:
         losses["monosemantic"] = (monosemantic(s.d, x, s.labels) - wanted).square().mean(dim=-1)
     on = (x != 0).flatten(2).any(dim=-1)
-    return {name: _nan_unless(loss.flatten(2).mean(-1) if loss.ndim > 2 else loss, on) for name, loss in losses.items()}
+    return {
+        name: _nan_unless(loss.flatten(2).mean(-1) if loss.ndim > 2 else loss, on)
+        for name, loss in losses.items()
+    }
 
 
 def _nan_unless(loss: Float[Tensor, "K B"], on: Tensor) -> np.ndarray:

@@ -39,22 +39,22 @@ def component_activation_statistics(
         order = np.argsort(-shares, kind="stable")
         rank = np.arange(1, len(shares) + 1)
         ax = axes[row, 0]
-        ax.plot(rank, shares[order], color=colour(0), label="share of inputs with it on")
-        ax.plot(rank, mean[name][order], color=colour(1), ls="--", label=f"mean {measure}")
+        ax.plot(rank, shares[order], color=colour(0), label="left: share of inputs with it on")
+        ax.plot(rank, mean[name][order], color=colour(1), ls="--", label=f"left: mean {measure}")
         ax.set(xlabel="component, by rank", ylabel="share or mean", ylim=(0, None))
         ax.set_title("" if name == "all" else name)
         ax = axes[row, 1]
         most = int(max(counts[name].max(initial=0), 0 if features_on is None else features_on.max(initial=0)))
         edges = np.arange(most + 2) - 0.5
-        ax.hist(counts[name], edges, color=colour(5), alpha=0.8, label="components on")
+        ax.hist(counts[name], edges, color=colour(5), alpha=0.8, label="right: components on")
         if features_on is not None:
-            ax.hist(features_on, edges, histtype="step", color=PALETTE[6], lw=1.3, label="features on")
+            ax.hist(features_on, edges, histtype="step", color=PALETTE[6], lw=1.3, label="right: features on")
         ax.set(xlabel="number per input", ylabel="inputs", xticks=integer_ticks(most + 1))
         for ax in axes[row]:
             light_grid(ax)
-        if row == 0:
-            axes[0, 0].legend(loc="upper right")
-            axes[0, 1].legend(loc="upper right")
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    more, words = axes[0, 1].get_legend_handles_labels()
+    figure.legend(handles + more, labels + words, loc="outside upper left", ncols=2)
     return figure
 
 

@@ -19,7 +19,6 @@ from microtome.plotting.style import (
     symmetric_limit,
 )
 
-
 LAYER_MARKERS = ("o", "^", "s", "D")
 
 
@@ -173,7 +172,8 @@ def scrub_histogram(
             ax.axvline(sample.mean(), color=shade, ls="--", lw=1.0)
     for index, (name, value) in enumerate((baselines or {}).items()):
         ax.axvline(value, color=PALETTE[6], lw=1.1, ls=("-", ":")[index % 2], label=name)
-    ax.set(xscale="log", xlabel="MSE against the target's output", ylabel="inputs")
+    zeros = " (0 is in the lowest bin)" if any((sample <= 0).any() for sample in losses.values()) else ""
+    ax.set(xscale="log", xlabel=f"MSE against the target's output{zeros}", ylabel="inputs")
     figure.legend(*ax.get_legend_handles_labels(), loc="outside upper left", ncols=2)
     return figure
 

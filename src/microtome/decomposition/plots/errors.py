@@ -103,6 +103,7 @@ def feature_losses(
     positive = np.concatenate([v[np.isfinite(v)] for v in losses.values()])
     ax.set(xlabel=f"feature, sorted by the {MODEL_NAMES.get(order_by, order_by)}'s error{note}")
     ax.set(ylabel="MSE to the labels", yscale="log" if (positive > 0).any() else "linear")
+    ax.set_xticks(integer_ticks(len(order)))
     light_grid(ax)
     figure.legend(*ax.get_legend_handles_labels(), loc="outside upper left", ncols=min(2, len(losses)))
     return figure

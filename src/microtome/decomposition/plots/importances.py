@@ -147,7 +147,7 @@ def subnet_categories(
         ax.set(ylabel=f"of {n_components[site]} components", ylim=(0, 1.15 * max(*heights, 1)))
         ax.yaxis.set_major_locator(MaxNLocator(integer=True))
         own = f"{found['own']} of {n_features} features have a component of their own"
-        ax.set_title(own if site == "all" else f"{site}: {own}", fontsize=8.5)
+        ax.set_title(own if site == "all" else f"{site}\n{own}", fontsize=8.5)
         ax.tick_params(axis="x", labelsize=7.5)
         light_grid(ax)
     remove_unused(axes, len(counts))

@@ -2,12 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 
-import matplotlib
 import numpy as np
 from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize
+from matplotlib.colors import ListedColormap, Normalize
 from matplotlib.figure import Figure
 
 from microtome.plotting.style import (
@@ -26,9 +25,7 @@ from microtome.plotting.style import (
 INPUT_LABEL = "index of the feature that is on"
 
 
-def _scatter_outputs(
-    ax: Axes, outputs: np.ndarray, shown: np.ndarray, expected: np.ndarray | None
-) -> None:
+def _scatter_outputs(ax: Axes, outputs: np.ndarray, shown: np.ndarray, expected: np.ndarray | None) -> None:
     """Every output of every row as a faint dot in the row's colour; the row's own output is large."""
     n, n_out = outputs.shape
     shades = np.array(line_colours(n, LINES))
@@ -81,11 +78,12 @@ def individual_feature_responses(
 
 
 def _feature_bar(figure: Figure, axes: np.ndarray, n: int) -> None:
-    shades = matplotlib.colors.ListedColormap(line_colours(max(n, 2), LINES))
+    shades = ListedColormap(line_colours(max(n, 1), LINES))
     bar = figure.colorbar(
-        ScalarMappable(Normalize(0, max(n - 1, 1)), shades), ax=axes.ravel().tolist(), fraction=0.03, pad=0.01
+        ScalarMappable(Normalize(-0.5, n - 0.5), shades), ax=axes.ravel().tolist(), fraction=0.03, pad=0.01
     )
     bar.set_label(INPUT_LABEL, fontsize=8)
+    bar.set_ticks(integer_ticks(n, 6))
     bar.outline.set_visible(False)  # pyright: ignore[reportCallIssue]
     bar.ax.tick_params(labelsize=7)
 
@@ -229,7 +227,9 @@ def resid_vs_mlp_out(
             style = "-" if index == 0 else "--"
             ax.plot(values[row], style, color=colour(index), lw=1.1, label=name if row == 0 else None)
             words.append(f"{correlations[name][row]:.2f} ({name})")
-        ax.set_title(f"x[{feature}] = 1; correlation with the residual stream: {', '.join(words)}", fontsize=8)
+        ax.set_title(
+            f"x[{feature}] = 1; correlation with the residual stream: {', '.join(words)}", fontsize=8
+        )
         ax.set(ylabel="to the output")
         light_grid(ax)
     axes[-1, 0].set(xlabel="output", xticks=integer_ticks(direct.shape[1]))

@@ -64,8 +64,8 @@ def tms_full_network(
         )
         ax.set_title(titles[index], fontsize=8.5, loc="center", fontweight="bold" if index < 2 else None)
     remove_unused(axes, len(stacks))
-    footer = "Solid: positive weight, dashed: negative; width relative to the layer's largest. "
-    figure.supxlabel(footer + left_out, fontsize=8, color=FAINT)
+    footer = ["Solid: positive, dashed: negative; width relative to the layer's largest.", left_out]
+    figure.supxlabel("\n".join(filter(None, footer)), fontsize=8, color=FAINT)
     return figure
 
 

@@ -1,0 +1,1 @@
+"""Was ``spd/scripts/compare_models``."""

@@ -1,0 +1,1 @@
+"""Was ``spd/scripts/component_visualization``."""

@@ -1,0 +1,297 @@
+"""Did two decompositions find the same components?"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jaxtyping import Bool, Float
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from microtome.core.device import resolve_device, say
+from microtome.core.errors import CannotLoad, MicrotomeError, bad_value
+from microtome.core.runs import RunFolder, timestamp
+from microtome.core.seeds import generator
+from microtome.data.images import ArrayData
+from microtome.data.loading import DataSource, data_from_spec
+from microtome.decomposition.interpret.compare_config import CompareConfig
+from microtome.decomposition.interpret.config import InterpretConfig
+from microtome.decomposition.interpret.selection import own_masks
+from microtome.decomposition.interpret.subject import Subject
+from microtome.decomposition.plots.similarity import similarity_matrices
+from microtome.decomposition.result import Decomposition, load
+from microtome.measures.similarity import (
+    Matching,
+    component_cosines,
+    match_components,
+    rotated_cosines,
+    similarity,
+)
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+KIND = "compare-runs"
+METRICS = (
+    "mean_max_abs_cosine_sim",
+    "max_abs_cosine_sim_std",
+    "max_abs_cosine_sim_min",
+    "max_abs_cosine_sim_max",
+)
+
+
+@dataclass(frozen=True)
+class LayerComparison:
+    """One site: absolute cosines ``[alive of the current run, all of the reference]``.
+
+    ``chance`` holds the mean largest cosine after each random rotation of the reference.
+    """
+
+    alive: np.ndarray
+    cosines: Float[np.ndarray, "alive D"]
+    largest: Float[np.ndarray, " alive"]
+    std: float
+    chance: Float[np.ndarray, " rotations"]
+    matching: Matching
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two decompositions side by side. ``similarities`` has the keys of ``similarity_results.json``."""
+
+    current: str
+    reference: str
+    layers: dict[str, LayerComparison]
+    similarities: dict[str, float]
+    skipped: dict[str, str]
+    run: RunFolder | None = None
+
+    def plot(self) -> Figure:
+        """Matched cosines a site, and how they lie against chance."""
+        return similarity_matrices(
+            {
+                site: layer.cosines[np.ix_(layer.matching.rows, layer.matching.columns)]
+                for site, layer in self.layers.items()
+            },
+            {site: np.sort(layer.largest)[::-1] for site, layer in self.layers.items()},
+            {site: (float(c.chance.mean()), float(c.chance.std())) for site, c in self.layers.items()},
+            names={
+                site: (
+                    [str(c) for c in layer.alive[layer.matching.rows]],
+                    [str(c) for c in layer.matching.columns],
+                )
+                for site, layer in self.layers.items()
+            },
+            current=self.current,
+            reference=self.reference,
+        )
+
+    def frame(self) -> "pd.DataFrame":
+        """A row a matched pair: site, component of each run, absolute cosine, largest cosine with any."""
+        import pandas as pd
+
+        rows = [
+            {
+                "site": site,
+                "current": int(layer.alive[row]),
+                "reference": int(column),
+                "abs_cosine": float(value),
+                "largest_abs_cosine": float(layer.largest[row]),
+            }
+            for site, layer in self.layers.items()
+            for row, column, value in zip(
+                layer.matching.rows, layer.matching.columns, layer.matching.values, strict=True
+            )
+        ]
+        names = ["site", "current", "reference", "abs_cosine", "largest_abs_cosine"]
+        return pd.DataFrame(rows, columns=pd.Index(names))
+
+    def summary(self) -> dict[str, dict[str, Any]]:
+        """By site: alive components, mean largest cosine, what chance gives (mean, sd), one-to-one mean."""
+        return {
+            site: {
+                "alive": len(layer.alive),
+                "mean_max_abs_cosine_sim": float(layer.largest.mean()),
+                "chance_mean": float(layer.chance.mean()),
+                "chance_sd": float(layer.chance.std()),
+                "matched_mean_abs_cosine": float(layer.matching.values.mean()),
+            }
+            for site, layer in self.layers.items()
+        }
+
+    def _repr_html_(self) -> str:
+        rows = "".join(
+            f"<tr><td>{escape(site)}</td><td>{row['alive']}</td><td>{row['mean_max_abs_cosine_sim']:.3f}</td>"
+            f"<td>{row['chance_mean']:.3f} ± {row['chance_sd']:.3f}</td>"
+            f"<td>{row['matched_mean_abs_cosine']:.3f}</td></tr>"
+            for site, row in self.summary().items()
+        )
+        head = (
+            "<tr><th>site</th><th>alive</th><th>mean largest |cosine|</th><th>by chance</th>"
+            "<th>matched one to one</th></tr>"
+        )
+        title = escape(f"{self.current} against {self.reference}")
+        return f"<p>{title}</p><table>{head}{rows}</table>"
+
+
+def compare_decompositions(
+    current: Decomposition,
+    reference: Decomposition,
+    config: CompareConfig,
+    data: DataSource | None = None,
+    note: Callable[[str], None] = say,
+) -> Comparison:
+    """Absolute cosines between alive components of ``current`` and all of ``reference``, site by site.
+
+    Alive: on (causal importance above ``ci_alive_threshold``; APD: in the top k) for a larger share of
+    ``data`` (default: the current run's) than ``density_threshold``. Source: ``compare_models`` of the later
+    SPD code. Raises ``MicrotomeError`` when the two have no site of the same shape in common.
+    """
+    i = _instance("current_instance", config.current_instance, current)
+    j = _instance("reference_instance", config.reference_instance, reference)
+    shared = _shared_sites(current, reference)
+    density = activation_densities(current, config, data)
+    draws = generator(config.seed, "cpu", "compare rotations")
+    layers: dict[str, LayerComparison] = {}
+    skipped: dict[str, str] = {}
+    for site in shared:
+        alive = np.flatnonzero(density[site][i] > config.density_threshold)
+        if not len(alive):
+            skipped[site] = f"no component is active on more than {config.density_threshold:g} of the inputs"
+            note(f"Left out {site}: {skipped[site]}.")
+            continue
+        left, right = (factor[i][alive].cpu() for factor in current.factors[site])
+        other_left, other_right = (factor[j].cpu() for factor in reference.factors[site])
+        cosines = component_cosines(left, right, other_left, other_right).abs().numpy()
+        everyone: Bool[np.ndarray, " alive"] = np.ones(len(alive), dtype=bool)
+        found = similarity(cosines, everyone)
+        assert found is not None
+        chance = [
+            float(rotated_cosines(left, right, other_left, other_right, draws).abs().amax(dim=1).mean())
+            for _ in range(config.n_rotations)
+        ]
+        layers[site] = LayerComparison(
+            alive, cosines, found.largest, found.std, np.array(chance), match_components(cosines)
+        )
+    if not layers:
+        mend = "lower density_threshold or give more n_eval_steps"
+        raise bad_value("density_threshold", config.density_threshold, "leaves no component alive", mend)
+    return Comparison(current.name, reference.name, layers, _documented(layers), skipped)
+
+
+def activation_densities(
+    d: Decomposition, config: CompareConfig, data: DataSource | None = None
+) -> dict[str, Float[np.ndarray, "K C"]]:
+    """Share of ``n_eval_steps`` batches' inputs on which each component is active, by site."""
+    source = data or _source(d)
+    settings = InterpretConfig(ci_threshold=min(config.ci_alive_threshold, 1.0), seed=config.seed)
+    device = next(iter(d.parameters.values())).device
+    s = Subject(d, settings, source, device=device)
+    n = config.n_eval_steps * config.eval_batch_size
+    x = s.inputs("compare, shuffled" if config.shuffle_data else "compare", n)
+    threshold = config.ci_alive_threshold if d.method == "spd" else 0.5
+    return {
+        site: (mask > threshold).double().mean(dim=1).cpu().numpy() for site, mask in own_masks(s, x).items()
+    }
+
+
+def compare_runs(
+    current: str | Path | Decomposition | None = None,
+    reference: str | Path | Decomposition | None = None,
+    config: CompareConfig | None = None,
+    *,
+    data: DataSource | Tensor | None = None,
+    runs_root: str | Path = Path("runs"),
+    note: Callable[[str], None] = say,
+    **settings: Any,
+) -> Comparison:
+    """Compare two runs and keep the result in a run folder: ``similarity_results.json``, a figure, arrays.
+
+    ``current``, ``reference``: loaded decompositions, or where they are (any form that ``load`` takes); left
+    out, the paths of ``config``. ``settings`` are fields of ``CompareConfig``. Raises ``MicrotomeError``.
+    """
+    paths = {
+        "current_model_path": str(current) if isinstance(current, str | Path) else None,
+        "reference_model_path": str(reference) if isinstance(reference, str | Path) else None,
+    }
+    given = {name: path for name, path in paths.items() if path is not None}
+    for name, value in (("current_model_path", current), ("reference_model_path", reference)):
+        if isinstance(value, Decomposition):
+            given[name] = str(value.source or value.name)
+    merged = CompareConfig.from_mapping(
+        {**(config.as_dict() if config else {}), **given, **settings}, "settings"
+    )
+    device = resolve_device(merged.device)
+    one, other = (
+        value if isinstance(value, Decomposition) else load(path, device=device, runs_root=Path(runs_root))
+        for value, path in ((current, merged.current_model_path), (reference, merged.reference_model_path))
+    )
+    source = ArrayData(data) if isinstance(data, Tensor) else data
+    result = compare_decompositions(one, other, merged, source, note)
+    path = merged.output_dir or (
+        Path(runs_root) / f"{KIND}-{result.current}-{result.reference}-{timestamp()}"
+    )
+    run = RunFolder.create(
+        path, merged, seed=merged.seed, device=str(device), kind=KIND, reuse=merged.output_dir is not None
+    )
+    _write(run, result, merged)
+    return replace(result, run=run)
+
+
+def _write(run: RunFolder, result: Comparison, config: CompareConfig) -> None:
+    run.save_json("similarity_results.json", result.similarities)
+    arrays: dict[str, np.ndarray] = {}
+    for site, layer in result.layers.items():
+        arrays |= {
+            f"alive/{site}": layer.alive,
+            f"cosines/{site}": layer.cosines,
+            f"chance/{site}": layer.chance,
+            f"matched_current/{site}": layer.alive[layer.matching.rows],
+            f"matched_reference/{site}": layer.matching.columns,
+        }
+    run.save_arrays("comparison", arrays)
+    run.save_figure("similarity", result.plot(), dpi=config.dpi)
+    run.finish({"current": result.current, "reference": result.reference, "sites": result.summary(),
+                "left_out": result.skipped})  # fmt: skip
+
+
+def _documented(layers: dict[str, LayerComparison]) -> dict[str, float]:
+    found: dict[str, float] = {}
+    for site, layer in layers.items():
+        values = (layer.largest.mean(), layer.std, layer.largest.min(), layer.largest.max())
+        found |= {f"{name}/{site}": float(v) for name, v in zip(METRICS, values, strict=True)}
+    for name in METRICS:
+        found[f"{name}/all_layers"] = float(np.mean([found[f"{name}/{site}"] for site in layers]))
+    return found
+
+
+def _instance(field: str, k: int, d: Decomposition) -> int:
+    if k >= d.n_instances:
+        raise bad_value(field, k, f"the run has {d.n_instances}", f"choose 0 to {d.n_instances - 1}")
+    return k
+
+
+def _shared_sites(current: Decomposition, reference: Decomposition) -> list[str]:
+    shared = [site for site in current.sites if site in reference.sites]
+    if not shared:
+        raise MicrotomeError(
+            f"{current.name} has the sites {', '.join(current.sites)} and {reference.name}"
+            f" {', '.join(reference.sites)}; compare decompositions of one target"
+        )
+    for site in shared:
+        shapes = [tuple(d.sites[site].weight.shape[1:]) for d in (current, reference)]
+        if shapes[0] != shapes[1]:
+            raise MicrotomeError(
+                f"{site}: {shapes[0]} in {current.name} but {shapes[1]} in {reference.name};"
+                " compare decompositions of one target"
+            )
+    return shared
+
+
+def _source(d: Decomposition) -> DataSource:
+    if d.data is None:
+        raise CannotLoad(f"{d.name}: its inputs are not known; pass data=... in Python")
+    return data_from_spec(d.data, next(iter(d.parameters.values())).device)
