@@ -13,7 +13,7 @@ from microtome.decomposition.component_model import ComponentModel, SPDRunInfo, 
 
 info = SPDRunInfo.from_path(sys.argv[1] if len(sys.argv) > 1 else "latest")
 model = ComponentModel.from_run_info(info)
-print(f"{info.run.path}: {info.config.method}, components at each site {model.module_to_c}")
+print(f"{info.checkpoint_path}: {info.config.method}, components at each site {model.module_to_c}")
 
 # Inputs with one feature on: which components does the model say it needs for each?
 # (A residual MLP's first site sits behind its embedding, so the input's width is the configuration's.)

@@ -40,8 +40,8 @@ def one(network: Layers, *index: int) -> list[tuple[np.ndarray, np.ndarray]]:
 @pytest.fixture(params=[1 << 20, 7], ids=["whole", "in parts"])
 def budget(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
     """Large enough for one go, and so small that every row is a part."""
-    monkeypatch.setattr(chunks, "WITHOUT_GRADIENTS", request.param)
-    monkeypatch.setattr(chunks, "WITH_GRADIENTS", request.param)
+    monkeypatch.setitem(chunks.WITHOUT_GRADIENTS, "cpu", request.param)
+    monkeypatch.setitem(chunks.WITH_GRADIENTS, "cpu", request.param)
     return request.param
 
 
@@ -95,7 +95,7 @@ def test_gradients_do_not_depend_on_the_parts(monkeypatch: pytest.MonkeyPatch) -
         return torch.autograd.grad(total + shared_mlp(x, together).sin().sum(), leaves)
 
     whole = gradients()
-    monkeypatch.setattr(chunks, "WITH_GRADIENTS", 7)
+    monkeypatch.setitem(chunks.WITH_GRADIENTS, "cpu", 7)
     for one_go, parts in zip(whole, gradients(), strict=True):
         torch.testing.assert_close(parts, one_go)
 
