@@ -29,7 +29,7 @@ def parse_layers(text: str) -> list[int]:
 
 
 def choose_layers(text: str | None, n_layers: int) -> list[int]:
-    """The layers to analyse of a model with ``n_layers``: those named, or all when ``text`` is None or ``all``.
+    """The layers to analyse of a model with ``n_layers``: those named; all for None or ``all``.
 
     Raises ``MicrotomeError`` for a layer that the model does not have, naming the range.
     """
@@ -39,7 +39,10 @@ def choose_layers(text: str | None, n_layers: int) -> list[int]:
     beyond = [layer for layer in layers if layer >= n_layers]
     if beyond:
         raise bad_value(
-            "layers", text, f"the model has {n_layers} layers, no layer {beyond[0]}", f"choose 0-{n_layers - 1}"
+            "layers",
+            text,
+            f"the model has {n_layers} layers, no layer {beyond[0]}",
+            f"choose 0-{n_layers - 1}",
         )
     return layers
 

@@ -11,20 +11,23 @@ from microtome.gradients.token_mass import TokenMass
 from microtome.gradients.top_tokens import TopTokens
 
 QUANTITIES = ("gradients", "active_gradients", "attribution", "values")
+# Those with confidence intervals, at three times the memory.
+WITH_ERRORS = ("gradients", "attribution")
 
 
 class LayerSums:
     """Moments of each quantity of ``width`` values, how often each acts, and on which tokens it acts most.
 
-    With ``g`` the gradient of the loss by a value and ``f`` the value: ``gradients`` is g, ``active_gradients``
-    g where f is not 0, ``attribution`` f g, ``values`` f; all are summed over every counted position.
+    With ``g`` the gradient of the loss by a value and ``f`` the value: ``gradients`` is g,
+    ``active_gradients`` g where f is not 0, ``attribution`` f g, ``values`` f; all are summed over every
+    counted position.
     """
 
     def __init__(
         self, width: int, quantities: Sequence[str], top_tokens: int, device: torch.device | str = "cpu"
     ) -> None:
         device = "cpu" if torch.device(device).type == "mps" else device  # MPS has no float64
-        self.moments = {name: Moments(width, device) for name in quantities}
+        self.moments = {name: Moments(width, device, name in WITH_ERRORS) for name in quantities}
         self.active = torch.zeros(width, dtype=torch.float64)
         self.top = TopTokens(width, top_tokens)
         self.mass = TokenMass()

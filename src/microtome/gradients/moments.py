@@ -6,7 +6,7 @@ from torch import Tensor
 
 from microtome.core.distributed import Processes, all_reduce_sum
 
-# Rows of `Moments.sums`. S_s is the sum over the positions of sample s, A_s that of absolute values, n_s their number.
+# Rows of `Moments.sums`.
 SIGNED, ABSOLUTE, SIGNED_SQUARES, SIGNED_LENGTHS, ABSOLUTE_SQUARES, ABSOLUTE_LENGTHS = range(6)
 # Entries of `Moments.counts`.
 POSITIONS, SAMPLES, SQUARED_LENGTHS = range(3)
@@ -17,18 +17,25 @@ class Moments:
     """Streamed sums of ``D`` values over token positions, grouped by sample, in float64.
 
     ``sums [6, D]`` holds the sums over samples of S, A, S^2, S n, A^2 and A n, where S and A are one sample's
-    sum and sum of absolute values over its n positions; ``counts [3]`` the sums of n, 1 and n^2. Two of them
-    merge by addition, which is all that chunks, processes and resumed runs need.
+    sum and sum of absolute values over its n positions (only the first two without ``spread``); ``counts
+    [3]`` the sums of n, 1 and n^2. Two of them merge by addition, which is all that chunks, processes and
+    resumed runs need.
     """
 
-    def __init__(self, width: int, device: torch.device | str = "cpu") -> None:
-        self.sums = torch.zeros(6, width, dtype=torch.float64, device=device)
+    def __init__(self, width: int, device: torch.device | str = "cpu", spread: bool = True) -> None:
+        rows = 6 if spread else 2
+        self.sums = torch.zeros(rows, width, dtype=torch.float64, device=device)
         self.counts = torch.zeros(3, dtype=torch.float64)
 
     @property
     def width(self) -> int:
         """D."""
         return self.sums.shape[1]
+
+    @property
+    def spread(self) -> bool:
+        """Whether standard errors can be given."""
+        return len(self.sums) > 2
 
     @property
     def positions(self) -> float:
@@ -52,17 +59,18 @@ class Moments:
         lengths: Float[Tensor, " S"],
         start: int = 0,
     ) -> None:
-        """Add samples' sums for the values ``start .. start + w``; ``absolute`` None leaves those rows as they are."""
+        """Add samples' sums for the values from ``start`` on; without ``absolute`` those rows stay."""
         rows = self.sums[:, start : start + signed.shape[1]]
         lengths = lengths.to(rows)
         for values, total in ((signed, SIGNED), (absolute, ABSOLUTE)):
             if values is None:
                 continue
             values = values.to(rows)
-            squares, products = _rows_of_spread(total)
             rows[total] += values.sum(0)
-            rows[squares] += torch.einsum("sw,sw->w", values, values)
-            rows[products] += lengths @ values
+            if self.spread:
+                squares, products = _rows_of_spread(total)
+                rows[squares] += torch.einsum("sw,sw->w", values, values)
+                rows[products] += lengths @ values
 
     def add_pairs(
         self,
@@ -71,14 +79,15 @@ class Moments:
         signed: Float[Tensor, " P"],
         absolute: Float[Tensor, " P"],
     ) -> None:
-        """Add sums of (sample, feature) pairs, each pair once; ``lengths`` are those of the pairs' samples."""
-        lengths = lengths.to(self.sums)
+        """Add sums of (sample, feature) pairs, each once; ``lengths`` are those of the pairs' samples."""
+        features, lengths = features.to(self.sums.device), lengths.to(self.sums)
         for values, total in ((signed, SIGNED), (absolute, ABSOLUTE)):
             values = values.to(self.sums)
-            squares, products = _rows_of_spread(total)
             self.sums[total].index_add_(0, features, values)
-            self.sums[squares].index_add_(0, features, values.square())
-            self.sums[products].index_add_(0, features, values * lengths)
+            if self.spread:
+                squares, products = _rows_of_spread(total)
+                self.sums[squares].index_add_(0, features, values.square())
+                self.sums[products].index_add_(0, features, values * lengths)
 
     def merge(self, other: "Moments") -> None:
         """Add what another one has seen."""
@@ -105,12 +114,12 @@ class Moments:
         return (self.sums[total] / max(self.positions, 1e-300)).cpu()
 
     def standard_error(self, mode: str = "mean_abs") -> Float[Tensor, " D"]:
-        """Standard error of ``mean(mode)`` when other samples were drawn; nan with fewer than two.
+        """Standard error of ``mean(mode)`` when other samples were drawn; nan with fewer than two samples.
 
         Positions of one sample are not independent, so that samples are what counts: the error of a ratio of
         sums, linearised (Cochran, Sampling Techniques, 3rd ed., section 6.4).
         """
-        if self.samples < 2:
+        if self.samples < 2 or not self.spread:
             return torch.full((self.width,), torch.nan, dtype=torch.float64)
         total = SIGNED if mode == "mean" else ABSOLUTE
         squares, products = _rows_of_spread(total)

@@ -15,7 +15,6 @@ Mode = Literal["mean", "mean_abs"]
 _PREFIX = {"features": "sae_features", "layers": "layer_activations"}
 # What a scatter plot shows points of, in its file name.
 _POINT = {"features": "feature", "layers": "activation"}
-_KEY = re.compile(r"layer_(\d+)(?:_(mean_abs|mean|attribution)(_norm_sum_abs|_norm_sum)?)")
 
 
 @dataclass(frozen=True)

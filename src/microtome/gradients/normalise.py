@@ -14,9 +14,7 @@ def powered(values: Float[np.ndarray, " D"], power: float) -> Float[np.ndarray, 
     return values if power == 1 else np.sign(values) * np.abs(values) ** power
 
 
-def normalise_gradients(
-    values: Float[np.ndarray, " D"], method: str = "sum_abs"
-) -> Float[np.ndarray, " D"]:
+def normalise_gradients(values: Float[np.ndarray, " D"], method: str = "sum_abs") -> Float[np.ndarray, " D"]:
     """Values scaled so that their absolute values (``sum_abs``) or they themselves (``sum``) add up to ``D``.
 
     With a sum of zero a warning is given and the values come back unchanged.

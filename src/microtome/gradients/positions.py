@@ -72,7 +72,7 @@ def joined(parts: list[Positions]) -> Positions:
 def counted_positions(
     batch: TokenBatch, stride: int = 1, leave_out: Collection[int] = (), batch_mean: bool = False
 ) -> Positions:
-    """The positions of a batch that count: real tokens, every ``stride``-th, without the ids in ``leave_out``.
+    """The positions of a batch that count: real tokens, every ``stride``-th, but no ids in ``leave_out``.
 
     The stride runs within each sample, so that it does not depend on the batch. ``batch_mean`` is the
     original's way instead: the stride runs through all real tokens of the batch, and the batch is one group

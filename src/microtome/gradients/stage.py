@@ -3,41 +3,16 @@
 A pure function of (activations, gradients, dictionary). Raw activations are the case of no dictionary.
 """
 
-from dataclasses import dataclass
-from typing import Protocol
-
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
-from microtome.dictionaries.config import DictionaryConfig
 from microtome.dictionaries.dictionary import normalised
+from microtome.gradients.active_pairs import ActivePairs, FeatureSource, active_pairs
 from microtome.gradients.layer_sums import LayerSums
 from microtome.gradients.positions import Positions
 
 BLOCK_ENTRIES = 2**24  # gradients of features that stand in memory at a time: 64 MB in fp32
-
-
-class FeatureSource(Protocol):
-    """What is asked of a dictionary here; `dictionaries.stored.DictionaryFile` is one."""
-
-    @property
-    def config(self) -> DictionaryConfig: ...
-
-    def decoder_rows(self, a: int, b: int, dtype: torch.dtype = ...) -> Tensor: ...
-
-    def active(
-        self, x: Tensor, block: int = ..., dtype: torch.dtype = ...
-    ) -> tuple[Tensor, Tensor]: ...
-
-
-@dataclass(frozen=True)
-class ActivePairs:
-    """The P (position, feature) pairs where a feature acts, in the order of features, with its value there."""
-
-    row: Int[Tensor, " P"]
-    feature: Int[Tensor, " P"]
-    value: Float[Tensor, " P"]
 
 
 def add_activations(
@@ -70,12 +45,14 @@ def add_features(
     positions: Positions,
     dictionary: FeatureSource,
     dtype: torch.dtype = torch.float32,
+    magnitudes: bool = True,
 ) -> None:
     """Add the features of ``x``; their gradients follow from ``g`` through the decoder: ``g @ W_dec.T``.
 
     That is the gradient where the reconstruction and its error term stand in for ``x``. What is summed is
-    what ``sums`` holds: the gradients of all features need one product with the whole decoder, in ``dtype``;
-    the other quantities only exist where a feature acts.
+    what ``sums`` holds. ``magnitudes``: also the absolute values of the gradients of all features, which take
+    one product of all positions with the whole decoder, in ``dtype``; the signed sums take one of each
+    sample's sum. The other quantities only exist where a feature acts.
     """
     _, _, scale = normalised(_accumulated(x), dictionary.config)
     sums.mass.add(g.float().norm(dim=1))
@@ -84,7 +61,7 @@ def add_features(
     pairs = None
     if any(name in sums.moments for name in ("active_gradients", "attribution", "values")):
         pairs = active_pairs(dictionary, x, dtype)
-    dense = "gradients" in sums.moments
+    dense = magnitudes and "gradients" in sums.moments
     by_pair = torch.empty(0) if pairs is None else torch.empty_like(pairs.value)
     summed = _scaled(positions.members(_accumulated(g)) @ _accumulated(g), positions)  # [G, d]
     members = positions.members(g.to(dtype))
@@ -96,23 +73,16 @@ def add_features(
         decoder = dictionary.decoder_rows(start, stop).to(g.device)
         product = g.to(dtype) @ decoder.to(dtype).T if dense else None
         if pairs is not None:
-            here = slice(*torch.searchsorted(pairs.feature, torch.tensor([start, stop]).to(g.device)).tolist())
+            here = pairs.between(start, stop)
             by_pair[here] = _gradient_of_pairs(pairs, here, start, decoder, g, product)
-        if product is not None:
+        if "gradients" in sums.moments:
             signed = summed @ decoder.to(summed.dtype).T
-            absolute = _scaled(_accumulated(members @ product.abs_()), positions)
+            absolute = None
+            if product is not None:
+                absolute = _scaled(_accumulated(members @ product.abs_()), positions)
             sums.moments["gradients"].add(signed, absolute, positions.lengths, start)
     if pairs is not None:
         _add_active(sums, pairs, by_pair, positions)
-
-
-def active_pairs(dictionary: FeatureSource, x: Float[Tensor, "N d"], dtype: torch.dtype) -> ActivePairs:
-    """Where which features act on ``x``."""
-    values, indices = dictionary.active(x, dtype=dtype)
-    row, column = (values != 0).nonzero(as_tuple=True)
-    feature, value = indices[row, column], values[row, column]
-    order = torch.argsort(feature, stable=True)
-    return ActivePairs(row[order], feature[order], value[order])
 
 
 def _gradient_of_pairs(

@@ -25,9 +25,9 @@ class TokenMass:
         self.bins[1].index_add_(0, place, lengths)
 
     def share(self, fraction: float = 0.001) -> float:
-        """Share of the summed lengths in the strongest ``fraction`` of the tokens (at least one); nan with none.
+        """Share of the summed lengths in the strongest ``fraction`` of the tokens (at least one).
 
-        Within a bin all tokens count as equally strong: at most 9 percent off.
+        Within a bin all tokens count as equally strong: at most 9 percent off. nan without tokens.
         """
         counts, sums = self.bins.flip(1)
         tokens, total = float(counts.sum()), float(sums.sum())

@@ -30,7 +30,7 @@ class TopTokens:
         samples: Int[Tensor, " P"],
         positions: Int[Tensor, " P"],
     ) -> None:
-        """Offer (feature, position) pairs; ties go to the earlier sample, so that the order of data is no matter."""
+        """Offer (feature, position) pairs; ties go to the earlier sample, whatever the order of the data."""
         if self.k == 0 or not len(features):
             return
         seen = torch.unique(features)
