@@ -6,6 +6,7 @@ import torch
 from microtome.decomposition.config import config_from_mapping
 from microtome.decomposition.result import Decomposition
 from microtome.targets.config import ResidMLPModelConfig, TMSModelConfig
+from microtome.targets.module_target import ModuleTarget
 from microtome.targets.resid_mlp import ResidMLP
 from microtome.targets.tms import TMS
 
@@ -84,4 +85,51 @@ def apd_tms(spd_tms: Decomposition) -> Decomposition:
             "task_config": {"task_name": "tms", "feature_probability": 0.05, "pretrained_model_path": "x"},
         }
     )
+    return Decomposition(config, spd_tms.target, parameters)
+
+
+class Module(torch.nn.Module):
+    """Two branches that read the same input, a gelu, and a head: order of running is not of definition."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = torch.nn.Linear(6, 3)
+        self.left = torch.nn.Linear(4, 6)
+        self.right = torch.nn.Linear(4, 6)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        other = self.right(x)
+        return self.head(torch.nn.functional.gelu(self.left(x)) + other)
+
+
+@pytest.fixture
+def spd_module() -> Decomposition:
+    """Somebody's own network, K = 2, random factors and one of each further kind of gate."""
+    target = ModuleTarget(Module(), n_instances=2)
+    parameters: dict[str, torch.Tensor] = {}
+    for name, site in target.sites().items():
+        d_in, d_out = site.weight.shape[1:]
+        parameters |= {f"components.{name}.V": torch.randn(2, d_in, 5) / 3}
+        parameters |= {f"components.{name}.U": torch.randn(2, 5, d_out)}
+    kinds = {"left": ("mlp", (5, 1, 4), (5, 4, 1)), "right": ("vector_mlp", (5, 4, 4), (5, 4, 1))}
+    kinds["head"] = ("shared_mlp", (6, 4), (4, 5))
+    for name, (kind, *shapes) in kinds.items():
+        for i, shape in enumerate(shapes):
+            parameters[f"gates.{name}.{kind}.{i}.W"] = torch.randn(2, *shape) / 3
+            bias = shape[-1:] if kind == "shared_mlp" else (shape[0], shape[-1])
+            parameters[f"gates.{name}.{kind}.{i}.b"] = torch.randn(2, *bias)
+    config = config_from_mapping({"method": "spd", "C": 5, "task_config": {"task_name": "target_data"}})
+    return Decomposition(config, target, parameters)
+
+
+@pytest.fixture
+def sharp_tms(spd_tms: Decomposition) -> Decomposition:
+    """The pentagon with the gates of an MLP with hidden neurons: ``g = gelu(8 (h - 0.5))``."""
+    parameters = dict(spd_tms.parameters)
+    for site in ("linear1", "linear2"):
+        parameters[f"gates.{site}.w_in"] = torch.full((2, 8, 2), 8.0)
+        parameters[f"gates.{site}.b_in"] = torch.full((2, 8, 2), -4.0)
+        parameters[f"gates.{site}.w_out"] = torch.full((2, 8, 2), 0.5)
+        parameters[f"gates.{site}.b_out"] = torch.zeros(2, 8)
+    config = config_from_mapping({"method": "spd", "C": 8, "n_ci_mlp_neurons": 2})
     return Decomposition(config, spd_tms.target, parameters)

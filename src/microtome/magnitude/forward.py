@@ -11,6 +11,7 @@ from microtome.decomposition.network import SiteInput, network_of, project
 from microtome.decomposition.result import Decomposition
 from microtome.decomposition.streams import Stream, Term, multiply_terms
 from microtome.magnitude.gates import gate_arrays
+from microtome.targets.module_target import ModuleTarget
 from microtome.targets.network import Target
 from microtome.targets.resid_mlp import ResidMLP
 
@@ -126,14 +127,28 @@ def n_inputs(decomposition: Decomposition) -> int:
         )
     if spec.get("kind") == "arrays" and shape is not None:
         return int(shape[-1])
-    return _first_width(target)
+    return _input_width(target)
 
 
-def _first_width(target: Target) -> int:
+def _input_width(target: Target) -> int:
+    """What the embedding or the first site reads; of an own module, whose first site is not known, what fits."""
     embedding = getattr(target, "W_E", None)
     if isinstance(embedding, Tensor):
         return embedding.shape[-2]
-    return next(iter(target.sites().values())).weight.shape[1]
+    weights = [site.weight for site in target.sites().values()]
+    widths = list(dict.fromkeys(weight.shape[1] for weight in weights))
+    if isinstance(target, ModuleTarget):
+        widths.sort(key=lambda width: not _runs_on(target, weights[0].new_zeros(target.n_instances, 1, width)))
+    return widths[0]
+
+
+def _runs_on(target: Target, x: Tensor) -> bool:
+    try:
+        with torch.no_grad():
+            target(x)
+    except (RuntimeError, ValueError, TypeError, IndexError):
+        return False
+    return True
 
 
 def row_floats(recorder: Recorder) -> int:

@@ -249,7 +249,7 @@ def _overview_row(
     across, up = figure.get_size_inches()
     width, height = (SPAN * size for size in panel)
     left = LEFT
-    pad = 9 + 9 * max(1 + family.words.count("\n") for family in families)
+    pad = 9.0 + 9.0 * max(1 + family.words.count("\n") for family in families)
     for family in families:
         box = (left / across, (top - height) / up, (width - 0.75) / across, height / up)
         _overview(figure.add_axes(box), family, data.magnitudes, pad)

@@ -157,6 +157,6 @@ def free_memory() -> int | None:
     return None
 
 
-def gigabytes(size: float) -> str:
+def gigabytes(size: float | int) -> str:
     """A size in bytes as people say it."""
     return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
