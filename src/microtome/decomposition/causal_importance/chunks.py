@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-# Elements of the hidden layer. On a CPU about what a cache holds, and with gradients what a graph may keep; on
-# other devices a small part of their memory.
+# Elements of the hidden layer. On a CPU about what a cache holds, and with gradients what a graph may keep;
+# on other devices a small part of their memory.
 WITHOUT_GRADIENTS = {"cpu": 1 << 20}
 WITH_GRADIENTS = {"cpu": 1 << 24}
 ELSEWHERE = 1 << 26
