@@ -1,12 +1,8 @@
 """The training loop of every decomposition method: schedule, optimiser, reports, checkpoints, resume."""
 
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from types import FrameType
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -17,6 +13,7 @@ from microtome.core.progress import progress
 from microtome.core.runs import RunFolder
 from microtome.core.schedules import learning_rate_factor
 from microtome.core.seeds import generator
+from microtome.core.stopping import stop_signals
 from microtome.core.tracking import NoTracker, Tracker
 from microtome.data.loading import DataSource
 
@@ -123,7 +120,7 @@ class Loop:
             if c.image_on_first_step:
                 self.hooks.picture(0)
         watch = _FiniteWatch()
-        with _stop_signals() as stopped, progress(self.hooks.title, total, self.step, self.hooks.show) as bar:
+        with stop_signals() as stopped, progress(self.hooks.title, total, self.step, self.hooks.show) as bar:
             while self.step < total:
                 losses = self._one_step()
                 watch.see(losses, self.step)
@@ -267,24 +264,3 @@ class _FiniteWatch:
         ]
         what = ", ".join(bad or ["total"])
         raise Diverged(f"{what}: not finite at step {step}; use a smaller lr or look at the inputs{kept}")
-
-
-@contextmanager
-def _stop_signals() -> Iterator[threading.Event]:
-    """Ctrl-C and SIGTERM ask for a stop after the step under way; a second one stops at once."""
-    stopped = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield stopped
-        return
-
-    def ask(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
-        if stopped.is_set():
-            raise KeyboardInterrupt
-        stopped.set()
-
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stopped
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
