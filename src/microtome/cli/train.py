@@ -11,17 +11,21 @@ from microtome.core.config import Config, Note, read_yaml
 from microtome.core.config_keys import nearest
 from microtome.core.device import say
 from microtome.core.errors import MicrotomeError
+from microtome.core.runs import RunFolder
 
 # Subject -> (configuration in microtome.training.config, module and function that train it).
 SUBJECTS: dict[str, tuple[str, str, str]] = {
     "tms": ("TMSTrainConfig", "microtome.training.toy", "train_tms"),
     "resid-mlp": ("ResidMLPTrainConfig", "microtome.training.toy", "train_resid_mlp"),
     "digits": ("DigitsTrainConfig", "microtome.training.classify", "train_digits"),
+    "language-model": ("LanguageModelTrainConfig", "microtome.training.language", "train_language_model"),
 }
+# Subjects whose runs can be carried on, and the function of the same module that does so.
+RESUMED = {"language-model": "resume_language_model"}
 ABOUT = (
-    "Trains a target and saves it in a run folder: tms (Toy Model of Superposition), resid-mlp (residual MLP)"
-    " or digits (a classifier of scikit-learn's handwritten digits). `microtome train tms --help` lists the"
-    " flags of one."
+    "Trains a target and saves it in a run folder: tms (Toy Model of Superposition), resid-mlp (residual"
+    " MLP), digits (a classifier of scikit-learn's handwritten digits) or language-model (a small Llama or"
+    " Qwen with its tokenizer, on text). `microtome train tms --help` lists the flags of one."
 )
 
 
@@ -36,11 +40,18 @@ class Options(Config):
     """Show no progress."""
 
 
+class ResumableOptions(Options):
+    """Where the run goes, or which one goes on."""
+
+    resume: str | None = None
+    """Carry this run on from its last checkpoint: a run folder, its name, or latest."""
+
+
 def main(arguments: Sequence[str]) -> int:
     """Train the subject that the first word names."""
     words = list(arguments)
     if not words or words[0] in ("-h", "--help"):
-        parse(["--help"], "train tms|resid-mlp|digits [CONFIG.yaml]", ABOUT, Options)
+        parse(["--help"], f"train {'|'.join(SUBJECTS)} [CONFIG.yaml]", ABOUT, Options)
     subject = words.pop(0).replace("_", "-")
     if subject not in SUBJECTS:
         near = nearest(subject, list(SUBJECTS))
@@ -48,7 +59,10 @@ def main(arguments: Sequence[str]) -> int:
         raise MicrotomeError(f"train {subject}: no such target; {mend}")
     _, module_name, function_name = SUBJECTS[subject]
     model = model_of(subject)
-    parsed = parse(words, f"train {subject} [CONFIG.yaml]", model.__doc__ or "", Options, model)
+    options = ResumableOptions if subject in RESUMED else Options
+    parsed = parse(words, f"train {subject} [CONFIG.yaml]", model.__doc__ or "", options, model)
+    if getattr(parsed.options, "resume", None) is not None:
+        return _resume(subject, parsed)
     parsed.values |= sweep_parameters()
     config, _ = configuration(model, parsed, f"train {subject}", note=say)
     train = getattr(importlib.import_module(module_name), function_name)
@@ -59,8 +73,45 @@ def main(arguments: Sequence[str]) -> int:
         command=["microtome", "train", *arguments],
         show_progress=not parsed.options.quiet,
     )
-    print(f"Trained. Results: {run.path}")
+    _say_what(run)
     return 0
+
+
+def _resume(subject: str, parsed: Parsed) -> int:
+    """Carry a stopped training on."""
+    options = parsed.options
+    for extra in [*parsed.positional, *(f"--{name}" for name in parsed.values)]:
+        raise MicrotomeError(f"--resume: a resumed run keeps its own configuration; leave out {extra}")
+    if options.out_dir is not None:
+        raise MicrotomeError("--resume: a resumed run stays in its folder; leave out --out_dir")
+    from microtome.core.references import open_run
+
+    run = open_run(options.resume, runs_root=options.runs_root, want=f"train-{subject}")
+    if run.kind != f"train-{subject}":
+        raise MicrotomeError(f"{run.path}: a {run.kind} run; give one of train-{subject}")
+    if run.finished:
+        print(f"{run.path} is finished already; nothing to do.")
+        return 0
+    resume = getattr(importlib.import_module(SUBJECTS[subject][1]), RESUMED[subject])
+    run = resume(run.path, show_progress=not options.quiet)
+    _say_what(run)
+    return 0
+
+
+# What the end of a run tells of its summary.
+TOLD = {
+    "held_out_loss": "held-out loss, nats a token",
+    "held_out_bits_per_byte": "held-out loss, bits a byte",
+    "unigram_loss": "of token frequencies alone, nats a token",
+    "tokens_per_second": "tokens a second",
+}
+
+
+def _say_what(run: RunFolder) -> None:
+    for name, words in TOLD.items():
+        if name in run.summary:
+            print(f"  {words:<42} {run.summary[name]:,.4g}")
+    print(f"Trained. Results: {run.path}")
 
 
 def model_of(subject: str) -> type[Config]:

@@ -3,6 +3,8 @@
 import importlib
 import os
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import Any
 from urllib.parse import urlsplit
@@ -20,6 +22,19 @@ def need(module: str, what: str) -> Any:
         raise MicrotomeError(
             f"{what}: needs {module.split('.')[0]} ({error}); pip install 'microtome[llm]'"
         ) from None
+
+
+@contextmanager
+def without_bars() -> Iterator[None]:
+    """Keeps transformers from drawing progress bars for files that are here already."""
+    logging = need("transformers.utils.logging", "a language model")
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def hub_address() -> str:

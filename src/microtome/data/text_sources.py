@@ -89,7 +89,7 @@ def _held_out(texts: Iterable[T], split: str) -> Iterator[T]:
     if split not in SPLITS:
         raise bad_value("split", split, "this source has no such split", f"choose {', '.join(SPLITS)}")
     for position, text in enumerate(texts):
-        held_out = position % HELD_OUT_EVERY == HELD_OUT_EVERY - 1
+        held_out = position % HELD_OUT_EVERY == HELD_OUT_EVERY // 2
         if split == "all" or held_out == (split == "test"):
             yield text
 

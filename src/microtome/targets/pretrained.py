@@ -1,6 +1,7 @@
 """Pretrained models and tokenizers through transformers, with every failure told in one line."""
 
 import re
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import torch
 
 from microtome.core.device import say
 from microtome.core.errors import CannotLoad, MicrotomeError, bad_value
-from microtome.core.hub import hub_answers, need
+from microtome.core.hub import hub_answers, need, without_bars
 from microtome.core.run_start import MARKER
 from microtome.core.runs import RunFolder, find_latest
 
@@ -69,14 +70,16 @@ def load_pretrained(where: str, dtype: torch.dtype, device_map: str | None = Non
     The tokenizer has a pad token afterwards. Raises ``MicrotomeError`` in one line.
     """
     transformers = need("transformers", "a language model")
-    local = {"local_files_only": Path(where).is_dir() or not hub_answers()}
+    is_here = Path(where).is_dir()
+    local = {"local_files_only": is_here or not hub_answers()}
     settings: dict[str, Any] = {_dtype_argument(transformers.__version__): dtype, **local}
     if device_map is not None:
         need("accelerate", "device_map")
         settings["device_map"] = device_map
     try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(where, **local)
-        model = transformers.AutoModelForCausalLM.from_pretrained(where, **settings)
+        with without_bars() if is_here else nullcontext():
+            tokenizer = transformers.AutoTokenizer.from_pretrained(where, **local)
+            model = transformers.AutoModelForCausalLM.from_pretrained(where, **settings)
     except MicrotomeError:
         raise
     except Exception as error:

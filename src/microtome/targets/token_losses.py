@@ -54,7 +54,10 @@ def has_plain_head(model: Any) -> bool:
 
 
 def _inputs(model: Any, input_ids: Tensor, attention_mask: Tensor) -> dict[str, Any]:
-    inputs: dict[str, Any] = {"input_ids": input_ids, "attention_mask": attention_mask, "use_cache": False}
+    inputs: dict[str, Any] = {"input_ids": input_ids, "use_cache": False}
+    if bool(attention_mask.all()):
+        return inputs
+    inputs["attention_mask"] = attention_mask
     padded_left = not bool(attention_mask[:, 0].all())
     # Tokens are then counted from the first real one. With padding on the right, models count right.
     if padded_left and "position_ids" in inspect.signature(model.forward).parameters:
@@ -74,6 +77,8 @@ def _chunked(hidden: Tensor, targets: Tensor, head: nn.Linear, cap: float | None
     if not any(parameter.requires_grad for parameter in head.parameters()):
         loss: Any = _FrozenHeadLoss.apply(hidden, targets, head, cap, chunk)
         return loss
+    if len(hidden) <= chunk:
+        return _part(hidden, targets, head, cap)
     # A head that learns: its own gradient is needed too, so the logits of a chunk are made twice.
     total = hidden.new_zeros((), dtype=_accumulator(hidden.dtype))
     for rows, wanted in zip(hidden.split(chunk), targets.split(chunk), strict=True):

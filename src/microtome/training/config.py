@@ -8,9 +8,11 @@ from microtome.core.config import Config, Probability
 from microtome.core.errors import MicrotomeError, bad_value
 from microtome.data.generation import DataGenerationType, check_generation
 from microtome.targets.config import MLPModelConfig, ResidMLPModelConfig, TMSModelConfig
+from microtome.training.language_config import LanguageModelTrainConfig
 
 __all__ = [
     "DigitsTrainConfig",
+    "LanguageModelTrainConfig",
     "MLPModelConfig",
     "ResidMLPModelConfig",
     "ResidMLPTrainConfig",

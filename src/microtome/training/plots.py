@@ -89,3 +89,33 @@ def loss_curves(metrics: Sequence[Mapping[str, Any]]) -> Figure:
     if 1 < losses.shape[1] <= 8:
         ax.legend()
     return figure
+
+
+@styled
+def language_model_losses(metrics: Sequence[Mapping[str, Any]], unigram: float) -> Figure:
+    """Training and held-out loss against step, in nats a token, from the rows of ``metrics.jsonl``.
+
+    ``unigram`` is the held-out loss of token frequencies alone, drawn as a line.
+    """
+    figure, axes = panels(1, 1, width=4.8, height=2.8)
+    ax = axes[0, 0]
+    ax.axhline(unigram, color=FAINT, lw=1.0, ls=(0, (4, 3)), label="token frequencies alone")
+    ax.plot(
+        [row["step"] for row in metrics],
+        [row["loss"] for row in metrics],
+        color=PALETTE[0],
+        label="training",
+    )
+    held_out = [row for row in metrics if "held_out_loss" in row]
+    ax.plot(
+        [row["step"] for row in held_out],
+        [row["held_out_loss"] for row in held_out],
+        "o-",
+        ms=4,
+        color=PALETTE[1],
+        label="held out",
+    )
+    ax.set(xlabel="step", ylabel="loss (nats a token)", xlim=(0, None))
+    ax.grid(axis="y", color=GRID)
+    ax.legend()
+    return figure
