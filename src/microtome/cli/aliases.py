@@ -17,6 +17,8 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "spd_interp": ("interpret",),
     "model_interp": ("interpret",),
     "plotting": ("interpret",),
+    "layer_gradient_analysis": ("gradients", "layers"),
+    "sae_gradient_analysis": ("gradients", "features"),
 }
 
 
