@@ -43,7 +43,8 @@ def importance_grid(
     small = SmallMultiples(ax, count, columns, panel, GAP, ends, (_lowest(values), 1.04))
     largest = values.max(1)
     above = largest > ci_threshold
-    small.furniture([_title(f, m, ci_threshold) for f, m in zip(features, largest, strict=True)], "magnitude", "importance")
+    titles = [_title(f, of, ci_threshold) for f, of in zip(features.tolist(), largest, strict=True)]
+    small.furniture(titles, "magnitude", "importance")
     small.level(ci_threshold)
     _inactive(small, magnitudes, values, above)
     shades = colormaps[LINES_IMPORTANCE]
