@@ -14,14 +14,12 @@ from microtome.core.errors import MicrotomeError
 from microtome.gradients.config import FeaturesConfig, GradientConfig, LayersConfig
 
 ABOUT = (
-    "Which layer activations (layers) or dictionary features (features) move a language model's loss, for all"
-    " layers by one forward and one backward pass. `microtome gradients layers --help` lists the flags of one;"
-    " compare A B sets two runs against each other, report RUN writes a page, and --resume RUN carries a"
-    " stopped run on."
+    "Which layer activations (layers) or dictionary features (features) move a language model's loss, for"
+    " all layers by one forward and one backward pass. `microtome gradients layers --help` lists the flags of"
+    " one; compare A B sets two runs against each other, report RUN writes a page, --resume RUN carries on."
 )
 MODELS: dict[str, type[GradientConfig]] = {"layers": LayersConfig, "features": FeaturesConfig}
 TASKS = (*MODELS, "compare", "report")
-NORMALISATIONS = ("none", "sum", "sum_abs", "both", "all", "true", "false")
 
 
 class Options(Config):
@@ -118,11 +116,16 @@ def spelled(words: Sequence[str]) -> list[str]:
         name = flag.replace("-", "_").lstrip("_") if flag.startswith("--") else ""
         if name in ("normalize_gradients", "normalize_mode", "no_normalize_gradients"):
             following = words[place + 1] if place + 1 < len(words) else ""
-            bare = not equals and following not in NORMALISATIONS
             # A word that is no flag and no file is a value, if a wrong one: let it be refused as such.
-            bare = bare and (not following or following.startswith("-") or following.endswith((".yaml", ".yml")))
-            switch = "none" if name.startswith("no_") else "sum_abs"
-            result += [f"--normalize_gradients={switch}"] if bare else [f"--normalize_gradients{equals}{value}"]
+            is_value = (
+                following and not following.startswith("-") and not following.endswith((".yaml", ".yml"))
+            )
+            if name.startswith("no_"):
+                result.append("--normalize_gradients=none")
+            elif equals or is_value:
+                result.append(f"--normalize_gradients{equals}{value}")
+            else:
+                result.append("--normalize_gradients=sum_abs")
         elif name == "validate":
             result.append(f"--validate_top{equals}{value}")
         else:

@@ -44,6 +44,8 @@ from microtome.gradients.setup import (
 )
 from microtome.gradients.timing import Timing
 from microtome.gradients.tokens import listed_tokens
+from microtome.gradients.validate_run import validate_run
+from microtome.gradients.validation import Validation
 from microtome.targets.language_model import LanguageModel
 
 CHECKPOINT_SECONDS = 30.0
@@ -58,7 +60,7 @@ class Finished:
     folder: RunFolder | None
     npz: Path | None
     seconds: float
-    validation: Any = None
+    validation: Validation | None = None
 
 
 def run(
@@ -226,8 +228,8 @@ class _Job:
         _, state, extra = found
         if extra.get("print") != self._fingerprint(prepared) or extra.get("chunks") != chunks:
             raise CannotLoad(
-                f"{self.folder.path if self.folder else ''}: the texts, the settings or the number of processes"
-                " have changed since the run was stopped; undo that, or start anew"
+                f"{folder.path if folder else ''}: the texts, the settings or the number of processes have"
+                " changed since the run was stopped; undo that, or start anew"
             )
         accumulator.restore(state)
         return int(extra["done"]), int(extra["samples"])
@@ -271,9 +273,7 @@ class _Job:
             save_folder(self.folder, result, documented, c, facts, self.timing)
         validation = None
         if c.validate_top:
-            from microtome.gradients.validate_run import validate_run
-
-            validation = validate_run(prepared, c, result, self.folder, self.show)
+            validation = validate_run(prepared, c, self.kind, self.folder, self.show)
         if self.folder is not None:
             self.folder.finish(summary_of(result, facts, validation))
             _remove_checkpoints(self.folder)
@@ -301,7 +301,7 @@ class _Job:
         )
 
 
-def summary_of(result: GradientResult, facts: RunFacts, validation: Any) -> dict[str, Any]:
+def summary_of(result: GradientResult, facts: RunFacts, validation: Validation | None) -> dict[str, Any]:
     """``summary.json``: key numbers first, then tables."""
     summary: dict[str, Any] = {
         "layers": len(facts.layers),

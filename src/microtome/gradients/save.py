@@ -75,7 +75,11 @@ def draw_layer(
     for entry, values in of_layer.items():
         with timing.measure_layer(entry.layer, f"{entry.mode}_plots" if both else "plots"):
             words, title = _labels(entry, config, kind), f"Layer {entry.layer}"
-            _save(folder, names.histogram_file(entry, config.aggregate_by), plots.histogram(values, words, title))
+            _save(
+                folder,
+                names.histogram_file(entry, config.aggregate_by),
+                plots.histogram(values, words, title),
+            )
             _save(folder, names.scatter_file(entry, kind), plots.scatter(values, words, title))
     if not both:
         return

@@ -27,9 +27,8 @@ from microtome.targets.language_model import DTYPES, LanguageModel, load_languag
 from microtome.targets.module_paths import SITES
 
 # Where the original looked for the dictionaries of its default model.
-ORIGINAL_SAES = (
-    "dictionary_learning_demo/._qwen2.5_0.5B_Qwen_Qwen2.5-0.5B_batch_top_k_tokens500M/mlp_out_layer_{layer}/trainer_0"
-)
+ORIGINAL_ROOT = "dictionary_learning_demo/._qwen2.5_0.5B_Qwen_Qwen2.5-0.5B_batch_top_k_tokens500M"
+ORIGINAL_SAES = ORIGINAL_ROOT + "/mlp_out_layer_{layer}/trainer_0"
 TRAINED_MODEL, TRAINED_DICTIONARIES = "train-language-model", "dictionary"
 CHECKED_POSITIONS = 256
 NORM_TEXTS = 16  # texts from which the median length of activations is taken
@@ -65,14 +64,14 @@ def find_dictionaries(sae_path: str | None, runs_root: Path) -> str:
     """The given path; without one, where the original looked, or the newest that microtome trained."""
     if sae_path is not None and sae_path != "latest":
         return sae_path
-    if sae_path is None and Path(ORIGINAL_SAES.split("{")[0]).parent.is_dir():
+    if sae_path is None and Path(ORIGINAL_ROOT).is_dir():
         return ORIGINAL_SAES
     try:
         return str(find_latest(runs_root, TRAINED_DICTIONARIES))
     except CannotLoad:
         raise MicrotomeError(
-            f"sae_path={sae_path!r}: no dictionaries given and none trained under {runs_root}; name a folder, a path"
-            " with {layer} or a hub name, or train some with `microtome dictionary train`"
+            f"sae_path={sae_path!r}: no dictionaries given and none trained under {runs_root}; name a folder,"
+            " a path with {layer} or a hub name, or train some with `microtome dictionary train`"
         ) from None
 
 
@@ -236,8 +235,8 @@ def _check_width(dictionary: DictionaryFile, lm: LanguageModel, layer: int) -> N
         raise bad_value(
             "sae_path",
             str(dictionary.source),
-            f"layer {layer}'s dictionary reads {dictionary.config.d_in} dimensions, {lm.name} has {lm.d_model}",
-            "give dictionaries of this model",
+            f"layer {layer}'s dictionary reads {dictionary.config.d_in} dimensions, not {lm.d_model}",
+            f"give dictionaries of {lm.name}",
         )
 
 
