@@ -114,10 +114,9 @@ def _settings(parsed: Parsed) -> Any:
 
     if len(parsed.positional) != 1:
         names = ", ".join(recipes(command="sweep"))
-        extra = (
-            f"takes one file, not also {parsed.positional[1]!r}" if parsed.positional else "needs a FILE.yaml"
-        )
-        raise MicrotomeError(f"sweep: {extra} or a recipe ({names})")
+        if parsed.positional:
+            raise MicrotomeError(f"sweep: takes one file, not also {parsed.positional[1]!r}")
+        raise MicrotomeError(f"sweep: needs a FILE.yaml or a recipe ({names})")
     options: Options = parsed.options
     path = find_config(parsed.positional[0], command="sweep").resolve()
     mapping = read_sweep_file(path)
@@ -187,7 +186,11 @@ def _print_dry_run(groups: Sequence[Sequence[tuple[Any, list[str]]]]) -> None:
             values = ", ".join(f"{name}={value}" for name, value in trial.parameters.items())
             experiment = f"{trial.experiment}: " if trial.experiment else ""
             print(f"trial {trial.index}: {experiment}{values}")
-            print(f"  {shlex.join(with_interpreter(words))}")
+            print(
+                f"  would fail: {trial.reason}"
+                if trial.reason
+                else f"  {shlex.join(with_interpreter(words))}"
+            )
 
 
 def _print(result: Any) -> None:

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from microtome.core.config import Config, Note
 from microtome.core.config_keys import nearest
@@ -24,6 +24,7 @@ MACROS = (
 _ENVIRONMENT = re.compile(r"\$\{envvar:([A-Za-z0-9_]*)\}")
 
 
+@runtime_checkable
 class Programs(Protocol):
     """What the command line knows of our commands and recipes; handed in, as it stands a floor above."""
 

@@ -86,7 +86,7 @@ def _log_uniform(parameter: Parameter, u: float) -> float:
 def _log_uniform_values(parameter: Parameter, u: float) -> float:
     low, high = _bounds(parameter)
     value = math.exp(math.log(low) + u * (math.log(high) - math.log(low)))
-    return min(max(value, low), high)
+    return float(min(max(value, low), high))
 
 
 def _inv_log_uniform(parameter: Parameter, u: float) -> float:

@@ -126,14 +126,7 @@ class Driver:
 
         Raises ``MicrotomeError`` when none is: then it is the sweep that has to be mended.
         """
-        sound, failed = [], []
-        for trial in trials:
-            try:
-                self.workshop.check(trial)
-                sound.append(trial)
-            except MicrotomeError as error:
-                trial.status, trial.reason = "failed", " ".join(str(error).split())
-                failed.append(trial)
+        sound, failed = self.workshop.sorted_out(trials)
         if failed and not sound and not self.trials:
             raise MicrotomeError(failed[0].reason)
         self.trials |= {trial.index: trial for trial in failed}

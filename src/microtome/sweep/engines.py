@@ -3,12 +3,13 @@
 import os
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from microtome.core.errors import MicrotomeError
 from microtome.sweep.trial import Job, Outcome, run_trial
 
 
+@runtime_checkable
 class Engine(Protocol):
     """Runs jobs side by side."""
 

@@ -68,6 +68,18 @@ class Workshop:
             )
         return self._configs[trial.index]
 
+    def sorted_out(self, trials: Sequence[Trial]) -> tuple[list[Trial], list[Trial]]:
+        """The trials whose configuration is sound, and the others, which have failed already."""
+        sound, failed = [], []
+        for trial in trials:
+            try:
+                self.check(trial)
+                sound.append(trial)
+            except MicrotomeError as error:
+                trial.status, trial.reason = "failed", " ".join(str(error).split())
+                failed.append(trial)
+        return sound, failed
+
     def single(self, trial: Trial) -> Job:
         """A process of its own for one trial; a decomposition that has a checkpoint is carried on."""
         self._clear_stop(trial)

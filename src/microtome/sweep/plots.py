@@ -44,7 +44,7 @@ def parallel_coordinates(
     _draw_lines(ax, x, places, colours, best)
     for i, axis in enumerate(shown):
         if axis is score and len(axis.ticks) > 1:
-            _colour_key(ax, i)
+            _colour_key(ax, float(i))
         ax.plot([i, i], [0, 1], color=INK, linewidth=0.9, zorder=4)
         for place, label in axis.ticks:
             ax.plot([i - 0.02, i + 0.02], [place, place], color=INK, linewidth=0.9, zorder=4)

@@ -115,7 +115,9 @@ def dry_run(start: Start, programs: Programs, slots: int) -> list[list[tuple[Tri
         if index not in done:
             proposal = search.propose(index, trials)
             trials.append(Trial(index, proposal.parameters, proposal.experiment, status="running"))
-    groups = workshop.groups(trials, slots) if search.ahead else [[trial] for trial in trials]
+    sound, unsound = workshop.sorted_out(trials)
+    groups = workshop.groups(sound, slots) if search.ahead else [[trial] for trial in sound]
+    groups = sorted([*groups, *([trial] for trial in unsound)], key=lambda group: group[0].index)
     return [[(trial, workshop.command(trial)) for trial in group] for group in groups]
 
 

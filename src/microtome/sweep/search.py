@@ -7,7 +7,7 @@ so a sweep that was killed proposes the same again.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -26,6 +26,7 @@ class Proposal:
     experiment: str | None = None
 
 
+@runtime_checkable
 class Search(Protocol):
     """A source of trials."""
 
