@@ -105,7 +105,7 @@ def _resumed(parsed: Parsed, how: dict[str, Any]) -> Any:
     folder = Path(parsed.options.resume)
     root = Path() if parsed.options.resume == "latest" else parsed.options.runs_root
     run = open_run(folder if folder.exists() else parsed.options.resume, runs_root=root, want="gradients")
-    return resume(run, **how)
+    return resume(run.path, **how)
 
 
 def spelled(words: Sequence[str]) -> list[str]:

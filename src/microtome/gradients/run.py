@@ -318,7 +318,7 @@ def summary_of(result: GradientResult, facts: RunFacts, validation: Validation |
 
 def resume(path: str | Path, **how: Any) -> Finished | None:
     """Carry a stopped run on from its last checkpoint. Raises ``CannotLoad``."""
-    folder = path if isinstance(path, RunFolder) else RunFolder.open(path)
+    folder = RunFolder.open(path)
     kind = folder.kind.removeprefix("gradients-")
     if kind not in CONFIGS:
         raise CannotLoad(f"{folder.path}: a {folder.kind} run, not one of `microtome gradients`")

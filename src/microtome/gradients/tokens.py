@@ -55,7 +55,8 @@ def _tokens(
         if sample < 0:
             continue
         if sample not in read:
-            read[sample] = tokenize([texts[sample]], tokenizer, max_length)[0]
+            text = texts[int(sample)]
+            read[sample] = tokenize([text], tokenizer, max_length)[0]
         ids = read[sample]
         before, after = ids[max(position - BEFORE, 0) : position], ids[position + 1 : position + 1 + AFTER]
         rows.append(
