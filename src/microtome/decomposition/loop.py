@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from microtome.core.errors import CannotLoad, Diverged
+from microtome.core.interrupts import stop_signals
 from microtome.core.progress import progress
 from microtome.core.runs import RunFolder
 from microtome.core.schedules import learning_rate_factor
 from microtome.core.seeds import generator
-from microtome.core.stopping import stop_signals
 from microtome.core.tracking import NoTracker, Tracker
 from microtome.data.loading import DataSource
 

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from microtome.core.errors import CannotLoad, Diverged
+from microtome.core.interrupts import stop_signals
 from microtome.core.progress import progress
 from microtome.core.runs import RunFolder
 from microtome.core.schedules import learning_rate_factor
 from microtome.core.seeds import generator
-from microtome.core.stopping import stop_signals
 from microtome.core.tracking import Tracker
 from microtome.targets.token_losses import sum_token_losses
 from microtome.training.language_config import LanguageModelTrainConfig
