@@ -148,9 +148,9 @@ def test_histograms_and_activation_counts():
 
 
 def test_categories_and_minimality_and_attributions(rng):
-    counts = {"dead": 2, "mono": 3, "duo": 1, "poly": 0, "represented": 3}
-    bars = drawn(plots.subnet_categories(counts, 6, 5)).axes[0]
-    assert [bar.get_height() for bar in bars.patches] == [2, 3, 1, 0]
+    counts = {"dead": 2, "mono": 3, "duo": 1, "poly": 0, "represented": 4, "own": 3}
+    bars = drawn(plots.subnet_categories({"all": counts}, {"all": 6}, 5, rule="Counted: x")).axes[0]
+    assert [bar.get_height() for bar in bars.patches] == [2, 3, 1, 0, 4]
     assert bars.get_title(loc="left").startswith("3 of 5 features")
     rows = drawn(plots.varying_importance_minimality([{"a": rng.random((4, 4))}] * 3, [1e-6, 1e-5, 1e-4]))
     assert "1e-05" in rows.axes[1].get_ylabel()
@@ -172,7 +172,7 @@ def test_categories_and_minimality_and_attributions(rng):
 def test_neuron_contributions_label_large_neurons_and_name_components(rng):
     target = np.zeros((3, 4))
     target[[0, 1, 2], [3, 1, 0]] = 0.5
-    figure = drawn(plots.neuron_contributions(target, 0.9 * target, ["7", "8", "9"]))
+    figure = drawn(plots.neuron_contributions({"a": target}, {"a": 0.9 * target}, ["7", "8", "9"]))
     above, below = figure.axes
     assert [text.get_text() for text in above.texts] == ["3", "1", "0"]
     assert [label.get_text() for label in below.get_xticklabels()] == ["7", "8", "9"]
@@ -182,19 +182,101 @@ def test_neuron_contributions_label_large_neurons_and_name_components(rng):
     assert pairs.axes[0].get_title(loc="left") == "layers.0: r = 1.000"
 
 
-def test_responses_performance_scrubbing_and_virtual_weights(rng):
-    responses = drawn(plots.feature_responses({"target": np.eye(4)[1], "sum": np.eye(4)[1]}, 1))
-    assert [line.get_label() for line in responses.axes[0].lines[:2]] == ["target", "sum"]
-    performance = drawn(
-        plots.per_feature_performance({"a": np.array([3e-3, 1e-3]), "b": np.array([2e-3, 4e-3])})
-    )
+def test_neurons_are_numbered_through_the_layers(rng):
+    first, second = np.zeros((3, 4)), np.zeros((3, 2))
+    first[0, 3] = second[0, 1] = 0.5
+    layers = {"layers.0": first, "layers.1": second}
+    figure = drawn(plots.neuron_contributions(layers, layers, ["1 / 4", "2 / 5", "3 / 6"]))
+    assert {text.get_text() for text in figure.axes[0].texts} == {"3", "5"}
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["layer 0", "layer 1"]
+    rows = {"target": [first, second], "sum": [first, second]}
+    by_neuron = drawn(plots.relu_contributions(rows, by_neuron=True))
+    assert by_neuron.axes[0].get_xlim()[1] == pytest.approx(5.6)
+    assert [text.get_text() for text in by_neuron.axes[0].texts] == ["0", "0"]
+    drawn(plots.relu_contributions(rows, by_neuron=False))
+
+
+def test_performance_scrubbing_and_virtual_weights(rng):
+    losses = {"target": np.array([3e-3, 1e-3]), "topk_1": np.array([2e-3, 4e-3])}
+    performance = drawn(plots.feature_losses(losses))
     assert performance.axes[0].lines[1].get_ydata().tolist() == [4e-3, 2e-3]
+    drawn(plots.feature_losses({"target": np.zeros(2), "topk_1": np.full(2, np.nan)}))
     losses = {"active": np.array([0.0, 1e-5]), "scrubbed": np.array([2e-5, 3e-5])}
     scrub = drawn(plots.scrub_histogram(losses, baselines={"monosemantic": 1e-3}))
     assert scrub.axes[0].get_xscale() == "log"
+    assert "0 is in the lowest bin" in scrub.axes[0].get_xlabel()
     drawn(plots.scrub_histogram({"active": np.zeros(5)}))
-    weights = drawn(plots.virtual_weights(np.eye(3), -np.eye(3)))
-    assert images_of(weights)[0].get_clim() == (-1.0, 1.0)
+    part = {"read": np.eye(3), "write": np.eye(3), "through": -2 * np.eye(3)}
+    weights = drawn(plots.virtual_weights(part, part, np.eye(3)))
+    assert [image.get_clim() for image in images_of(weights)[:3]] == [(-1, 1), (-1, 1), (-2, 2)]
+
+
+def test_errors_by_kind_of_input_have_a_bar_a_model(rng):
+    errors = {"target": rng.random((2, 3)), "decomposition": rng.random((2, 3))}
+    ax = drawn(
+        plots.label_errors(errors, ["training distribution", "exactly 1 on", "x"], decomposition="SPD")
+    ).axes[0]
+    np.testing.assert_allclose([bar.get_height() for bar in ax.patches[:3]], errors["target"].mean(0))
+    outputs = {"target": np.array([0.75, 0.5, 0.0]), "decomposition": np.zeros(3)}
+    figure = drawn(plots.feature_representation_analysis(outputs, 0.75))
+    words = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert {"target, within 0.1", "within 0.3", "further off", "chosen components"} <= set(words)
+    scatter = drawn(plots.avg_components_scatter(np.array([1e-3, np.nan]), {"all": np.ones(2)}, masking="x"))
+    assert scatter.axes[0].lines[0].get_xdata().tolist() == [1e-3]
+
+
+def test_responses_curves_ablations_and_ratios(rng):
+    n = 4
+    one = {"target": np.eye(n), "chosen components": np.eye(n)}
+    figure = drawn(
+        plots.individual_feature_responses(one, one, np.linspace(-1, 1, n), one_label=2 * np.ones(n))
+    )
+    assert figure.axes[0].lines[0].get_ydata().tolist() == [1.0] * n  # label minus input
+    values, curve = np.linspace(-1, 1, 5), np.maximum(np.linspace(-1, 1, 5), 0)
+    outputs = {"target": np.eye(n)[1], "chosen components": np.eye(n)[1]}
+    single = drawn(plots.response_and_curve(values, outputs, {"target": curve, "label": curve}, 1))
+    assert single.axes[1].lines[0].get_ydata().tolist() == curve.tolist()
+    many = drawn(
+        plots.responses_and_curves(np.eye(n), values, np.tile(curve, (n, 1)), np.tile(curve, (n, 1)))
+    )
+    assert len(many.axes[1].lines) == n + 1
+    bands = {"scrubbed": (np.eye(n)[1], np.full(n, 0.1)), "anti-scrubbed": (np.zeros(n), np.zeros(n))}
+    ablated = drawn(plots.feature_response_with_subnets(np.eye(n)[1], bands, 1))
+    assert [text.get_text() for text in ablated.legends[0].get_texts()] == [
+        "target",
+        "scrubbed",
+        "anti-scrubbed",
+    ]
+    ratios = drawn(plots.signal_to_noise(np.diag([3.0, 2, 1, 4]) + 1, rng.random((n, n))))
+    assert [bar.get_height() for bar in ratios.axes[0].patches] == [4, 3, 2, 5]
+    rows = {"MLPs": rng.random((2, n))}
+    drawn(plots.resid_vs_mlp_out(np.eye(n)[:2], rows, [0, 1], {"MLPs": np.array([0.5, np.nan])}))
+
+
+def test_statistics_and_correlations_of_components(rng):
+    shares, counts = {"linear1": np.array([0.1, 0.4])}, {"linear1": np.array([0, 1, 1, 2])}
+    figure = drawn(plots.component_activation_statistics(shares, shares, counts, np.array([0, 1, 1, 1])))
+    assert figure.axes[0].lines[0].get_ydata().tolist() == [0.4, 0.1]
+    assert [bar.get_height() for bar in figure.axes[1].patches[:3]] == [1, 2, 1]
+    matrix = np.array([[1.0, -0.5], [-0.5, 1.0]])
+    figure = drawn(
+        plots.subnetwork_correlation_matrix({"a": matrix}, names={"a": ["7", "9"]}, left_out={"a": 3})
+    )
+    assert images_of(figure)[0].get_clim() == (-1, 1)
+    assert "3 that never change" in figure.axes[0].get_xlabel()
+
+
+def test_toy_models_are_drawn_layer_by_layer():
+    rows, parts = pentagon()
+    titles = ["Target model", "Sum of components", *(f"Component {c}" for c in range(5))]
+    figure = drawn(plots.tms_vectors([rows, parts.sum(0), *parts], titles, left_out="nothing"))
+    assert [ax.get_title() for ax in figure.axes] == titles
+    eye, none = np.eye(2), np.zeros_like(rows)
+    stacks = [[rows, eye, rows.T], [rows, eye, rows.T], [none, eye, none.T]]
+    figure = drawn(plots.tms_full_network(stacks, ["Target model", "Sum of components", "Hidden 1: 4"]))
+    assert len(figure.axes[2].lines) == 2  # the identity's two edges, and none of the zero layers
+    figure = drawn(plots.tms_hidden_layers([eye, eye, -eye], titles[:3], site="hidden_layers.0"))
+    assert {image.get_clim() for image in images_of(figure)[:3]} == {(-1.0, 1.0)}
 
 
 def test_images_colour_the_classes_that_a_component_fires_for(rng):

@@ -115,5 +115,5 @@ def test_categories_of_planted_components():
     strengths[[1, 2, 3], 2] = 0.05
     per_component, counts = ci.component_categories(strengths)
     assert per_component.tolist() == [1, 2, 3, 0]
-    assert counts == {"dead": 1, "mono": 1, "duo": 1, "poly": 1, "represented": 1}
+    assert counts == {"dead": 1, "mono": 1, "duo": 1, "poly": 1, "represented": 4, "own": 1}
     assert ci.component_categories(strengths, cutoff=0.1)[1]["dead"] == 2

@@ -58,6 +58,13 @@ def test_the_best_component_is_the_planted_one():
     np.testing.assert_allclose(best.values, np.diag([2.0, 4.0, 6.0]))
 
 
+def test_the_best_component_by_sum_and_by_largest_neuron_can_differ():
+    values = np.zeros((2, 1, 3))
+    values[0, 0], values[1, 0] = [0.5, 0.5, 0.5], [1.0, 0.0, 0.0]
+    assert contributions.best_component_contributions(values).component.tolist() == [0]
+    assert contributions.best_component_contributions(values, "largest").component.tolist() == [1]
+
+
 def test_virtual_weights_are_the_products(weights):
     embed, w_in, w_out, unembed = weights.values()
     virtual = contributions.virtual_weights(embed, w_in[0], w_out[0], unembed)

@@ -48,3 +48,20 @@ def test_losses_match_a_loop_when_components_interact():
         torch.testing.assert_close(losses.scrubbed[b], (kept - full).square().mean())
         torch.testing.assert_close(losses.anti_scrubbed[b], (without - full).square().mean())
     assert losses.anti_scrubbed.mean() > losses.scrubbed.mean()
+
+
+def test_sites_that_share_a_mask_share_their_coins_and_the_first_run_can_have_masks_of_its_own():
+    shared, own = torch.rand(6, 5) < 0.4, torch.rand(6, 5) < 0.4
+    seen = []
+
+    def forward(masks):
+        seen.append(masks)
+        return torch.zeros(6, 2)
+
+    active = {"a": shared, "b": shared, "c": own}
+    plain = {"a": torch.full((6, 5), 0.25)}
+    scrubbed_losses(forward, torch.ones(6, 2), active, torch.Generator().manual_seed(0), plain=plain)
+    assert torch.equal(seen[0]["a"], plain["a"])
+    for masks in seen[1:]:
+        assert torch.equal(masks["a"], masks["b"])
+        assert not torch.equal(masks["a"], masks["c"])

@@ -31,11 +31,13 @@ def true_labels(d: Decomposition) -> Labels | None:
     trained = read_yaml(folder / "resid_mlp_train_config.yaml")
     n = d.target.config.n_features
     found = _saved(folder / "label_coeffs.json")
-    if found is None or found.numel() != n:
+    if found is None or found.shape not in ((n,), (1, n), (d.n_instances, n)):
         seed = trained.get("label_fn_seed")
         found = label_coefficients(n, int(seed or 0), bool(trained.get("use_trivial_label_coeffs", True)))
     kind: Any = trained.get("label_type", "act_plus_resid")
-    return ResidLabels(found.reshape(n), kind, d.target.config.act_fn_name)
+    # One row for all, or one for each network.
+    shared = found.reshape(n) if found.numel() == n else found
+    return ResidLabels(shared, kind, d.target.config.act_fn_name)
 
 
 def monosemantic(d: Decomposition, x: Tensor, labels: Labels) -> Tensor:

@@ -57,7 +57,11 @@ def individual_feature_responses(
     what it should be. Source: APD code's ``individual_feature_responses``.
     """
     n = len(spread_values)
-    figure, axes = panels(2, len(one), width=3.6, height=2.5, sharey="row")  # pyright: ignore[reportArgumentType]
+    figure, axes = panels(2, len(one), width=3.6, height=2.5)
+    for row_axes in axes:
+        for ax in row_axes[1:]:
+            ax.sharey(row_axes[0])
+            ax.tick_params(labelleft=False)
     rows = ((one, np.ones(n), one_label), (spread, spread_values, spread_label))
     for row, (models, values, label) in enumerate(rows):
         shown = np.diag(values) if subtract_inputs else np.zeros((n, n))
