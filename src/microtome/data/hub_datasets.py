@@ -30,18 +30,26 @@ def hub_texts(name: str, text_field: str | None, split: str) -> Iterator[str]:
     return _rows(found, text_field, name)
 
 
-def saved_dataset_texts(path: Path, text_field: str | None, split: str) -> Iterator[str]:
-    """The texts of a folder that ``datasets.save_to_disk`` wrote. Raises ``MicrotomeError``."""
+def is_saved_dataset(path: Path) -> bool:
+    """Whether the folder is one that ``datasets.save_to_disk`` wrote."""
+    return any((path / name).is_file() for name in ("dataset_dict.json", "state.json"))
+
+
+def saved_dataset_texts(path: Path, text_field: str | None, split: str) -> tuple[Iterator[str], bool]:
+    """The texts of a folder that ``datasets.save_to_disk`` wrote, and whether it has splits of its own.
+
+    Without them ``split`` is not looked at. Raises ``MicrotomeError``.
+    """
     datasets = need("datasets", str(path))
     try:
         found = datasets.load_from_disk(str(path))
     except Exception as error:
         raise CannotLoad(f"{path}: not a saved dataset ({' '.join(str(error).split())[:200]})") from None
-    if isinstance(found, Mapping):
-        if split not in found:
-            raise bad_value("split", split, f"not in {path}", f"choose {', '.join(found)}")
-        found = found[split]
-    return _rows(found, text_field, str(path))
+    if not isinstance(found, Mapping):
+        return _rows(found, text_field, str(path)), False
+    if split not in found:
+        raise bad_value("split", split, f"not in {path}", f"choose {', '.join(found)}")
+    return _rows(found[split], text_field, str(path)), True
 
 
 def text_column(row: Mapping[str, Any], text_field: str | None, source: str) -> str:

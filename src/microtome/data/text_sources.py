@@ -10,9 +10,17 @@ from typing import Any, TypeVar
 
 from microtome.core.errors import CannotLoad, MicrotomeError, bad_value
 from microtome.core.hub import need
-from microtome.data.hub_datasets import columns_of, hub_texts, saved_dataset_texts, text_column
+from microtome.data.hub_datasets import (
+    columns_of,
+    hub_texts,
+    is_saved_dataset,
+    saved_dataset_texts,
+    text_column,
+)
 
 T = TypeVar("T")
+# A text, and the pieces that a reader of it takes one at a time: paragraphs of prose, else the text itself.
+Document = tuple[str, list[str]]
 
 HELD_OUT_EVERY = 10
 MOST_CHARACTERS = 5000
@@ -23,8 +31,8 @@ SUFFIXES = (*PROSE, ".jsonl", ".json", ".csv", ".parquet")
 
 def texts_in(source: str, text_field: str | None, split: str) -> Iterator[str]:
     """The texts of a source, one after the other; prose is cut into paragraphs."""
-    for text, is_prose in _documents(source, text_field, split):
-        yield from paragraphs(text) if is_prose else (text,)
+    for _, pieces in _documents(source, text_field, split):
+        yield from pieces
 
 
 def documents(source: str = "builtin", *, text_field: str | None = None, split: str = "all") -> list[str]:
@@ -50,39 +58,43 @@ def paragraphs(text: str) -> list[str]:
     return [part.strip("\r\n") for part in parts if part.strip()]
 
 
-def parts_of(text: str) -> list[str]:
-    """A long text cut between paragraphs into at least about twenty parts of at most 5,000 characters.
+def parts_of(text: str) -> list[list[str]]:
+    """The paragraphs of a long text in at least about twenty parts of at most 5,000 characters.
 
-    (A paragraph longer than that stays whole.) So that a tenth of it can be held out.
+    (A paragraph longer than that stays whole.) So that a tenth of the text can be held out.
     """
     length = min(MOST_CHARACTERS, len(text) // 20)
-    parts: list[list[str]] = [[]]
+    parts: list[list[str]] = []
     held = 0
     for piece in paragraphs(text):
-        if parts[-1] and held + len(piece) > length:
+        if not parts or held + len(piece) > length:
             parts.append([])
             held = 0
         parts[-1].append(piece)
         held += len(piece)
-    return ["\n\n".join(part) for part in parts if part]
+    return parts
 
 
-def _documents(source: str, text_field: str | None, split: str) -> Iterator[tuple[str, bool]]:
-    """Each text of the split, and whether it is prose that a reader may cut into paragraphs."""
+def _documents(source: str, text_field: str | None, split: str) -> Iterator[Document]:
     if source == "builtin":
-        return _held_out(((text, True) for text in builtin_topics().values()), split)
+        return _held_out(((text, paragraphs(text)) for text in builtin_topics().values()), split)
     path = Path(source).expanduser()
-    if not path.exists():
-        if path.suffix in SUFFIXES or source.startswith((".", "/", "~")) or not source:
+    if not source.strip() or not path.exists():
+        if path.suffix in SUFFIXES or source.startswith((".", "/", "~")) or not source.strip():
             raise CannotLoad(
                 f"{source or 'dataset'}: no such file or folder; give builtin, a {', '.join(SUFFIXES)} file,"
                 " a folder, or a dataset name on the Hugging Face hub"
             )
-        return ((text, False) for text in hub_texts(source, text_field, split))
-    if path.is_dir() and any((path / name).is_file() for name in ("dataset_dict.json", "state.json")):
-        return ((text, False) for text in saved_dataset_texts(path, text_field, split))
+        return _whole(hub_texts(source, text_field, split))
+    if is_saved_dataset(path):
+        texts, has_splits = saved_dataset_texts(path, text_field, split)
+        return _whole(texts) if has_splits else _held_out(_whole(texts), split)
     files = _files_in(path) if path.is_dir() else [path]
     return _held_out((found for file in files for found in _file(file, text_field)), split)
+
+
+def _whole(texts: Iterable[str]) -> Iterator[Document]:
+    return ((text, [text]) for text in texts)
 
 
 def _held_out(texts: Iterable[T], split: str) -> Iterator[T]:
@@ -101,13 +113,13 @@ def _files_in(folder: Path) -> list[Path]:
     return files
 
 
-def _file(path: Path, text_field: str | None) -> Iterator[tuple[str, bool]]:
+def _file(path: Path, text_field: str | None) -> Iterator[Document]:
     if path.suffix in PROSE:
-        return ((text, True) for text in parts_of(_read(path)))
+        return (("\n\n".join(part), part) for part in parts_of(_read(path)))
     readers = {".jsonl": _jsonl, ".json": _json, ".csv": _csv, ".parquet": _parquet}
     if path.suffix not in readers:
         raise CannotLoad(f"{path}: not a file of texts; give {', '.join(SUFFIXES)}")
-    return ((text, False) for text in readers[path.suffix](path, text_field))
+    return _whole(readers[path.suffix](path, text_field))
 
 
 def _read(path: Path) -> str:
