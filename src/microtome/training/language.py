@@ -41,8 +41,8 @@ def train_language_model(
 ) -> RunFolder:
     """Train a tokenizer and a causal language model on text, and write the run.
 
-    ``model/`` is a Hugging Face folder with its tokenizer, which ``AutoModelForCausalLM`` and
-    ``AutoTokenizer`` read. ``summary.json``: held-out loss in nats a token and in bits a byte, the loss of token frequencies alone,
+    ``model/`` is a Hugging Face folder that ``AutoModelForCausalLM`` and ``AutoTokenizer`` read.
+    ``summary.json``: held-out loss in nats a token and in bits a byte, the loss of token frequencies alone,
     tokens a second, sizes. Raises ``Diverged``, and ``KeyboardInterrupt`` when stopped, everything saved.
     """
     need("transformers", "train language-model")

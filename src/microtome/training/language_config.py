@@ -41,10 +41,10 @@ class LanguageModelTrainConfig(Config):
     batch_size: PositiveInt = 16
     """Sequences of a step."""
     steps: PositiveInt = 400
-    lr: PositiveFloat = 3e-3
+    lr: PositiveFloat = 2e-3
     lr_schedule: Literal["constant", "linear", "cosine", "cosine_half"] = "cosine_half"
     """`cosine_half` is what most code calls cosine; `cosine` the quarter wave of the APD and SPD codes."""
-    lr_warmup_pct: Probability = 0.02
+    lr_warmup_pct: Probability = 0.05
     """Share of the steps in which the learning rate rises from zero."""
     weight_decay: float = Field(default=0.1, ge=0)
     """AdamW's, on matrices only."""

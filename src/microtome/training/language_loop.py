@@ -53,6 +53,9 @@ class LanguageLoop:
         )
         self.draws = generator(config.seed, "cpu", "windows")
         self.step = 0
+        # Of the steps since the last line of metrics; summed where it is, so that no step asks the device.
+        self.loss_sum = torch.zeros((), device=self.device)
+        self.since = 0
         self._saved_at = time.monotonic()
 
     def train(self, show: bool = True) -> None:
@@ -64,17 +67,16 @@ class LanguageLoop:
         c = self.config
         if self.step == 0:
             self.save()
-        # Summed where it is, so that the device is asked only when a line is written.
-        total, began, since = torch.zeros((), device=self.device), time.monotonic(), self.step
+        began, began_at = time.monotonic(), self.step
         with stop_signals() as stopped, progress("train language-model", c.steps, self.step, show) as bar:
             while self.step < c.steps:
-                total += self._one_step()
+                self.loss_sum += self._one_step()
                 self.step += 1
                 last = self.step == c.steps
                 if self.step % c.print_freq == 0 or last:
-                    spent = time.monotonic() - began
-                    bar.update(self.step, self._log(float(total) / (self.step - since), since, spent))
-                    total, began, since = torch.zeros_like(total), time.monotonic(), self.step
+                    spent = (time.monotonic() - began) / (self.step - began_at)
+                    bar.update(self.step, self._log(spent))
+                    began, began_at = time.monotonic(), self.step
                 else:
                     bar.update(self.step)
                 if last or stopped.is_set() or time.monotonic() - self._saved_at > CHECKPOINT_SECONDS:
@@ -97,19 +99,23 @@ class LanguageLoop:
         self.optimizer.step()
         return loss.detach()
 
-    def _log(self, loss: float, since: int, spent: float) -> dict[str, float]:
-        """One line of metrics: the mean training loss since the last one, and at times the held-out loss."""
-        c = self.config
+    def _log(self, seconds: float) -> dict[str, float]:
+        """One line of metrics: the mean training loss since the last one, and at times the held-out loss.
+
+        ``seconds``: what a step took.
+        """
+        c, since = self.config, self.since
+        loss = float(self.loss_sum) / (self.step - since)
+        self.loss_sum, self.since = torch.zeros_like(self.loss_sum), self.step
         if not math.isfinite(loss):
             kept = f" (the last good checkpoint is kept in {self.run.path})" if self.run is not None else ""
             raise Diverged(
                 f"the training loss is no finite number between steps {since} and {self.step}; lower lr{kept}"
             )
-        tokens = (self.step - since) * c.batch_size * c.context_length
         values = {
             "loss": loss,
             "lr": float(self.optimizer.param_groups[0]["lr"]),
-            "tokens_per_second": tokens / max(spent, 1e-9),
+            "tokens_per_second": c.batch_size * c.context_length / max(seconds, 1e-9),
         }
         if self.step == c.steps or (c.eval_freq is not None and self.step % c.eval_freq == 0):
             values["held_out_loss"] = self.held_out_loss()
@@ -164,7 +170,9 @@ class LanguageLoop:
         for name, tensor in self.parameters.items():
             for key, value in self.optimizer.state.get(tensor, {}).items():
                 tensors[f"optimizer/{name}/{key}"] = torch.as_tensor(value)
-        return {**tensors, "random/windows": self.draws.get_state()}
+        tensors["random/windows"] = self.draws.get_state()
+        tensors["metrics/loss_sum"], tensors["metrics/since"] = self.loss_sum, torch.tensor(self.since)
+        return tensors
 
     def restore(self, step: int, tensors: Mapping[str, Tensor]) -> None:
         """Go back to a saved state; later lines of the metrics are forgotten. Raises ``CannotLoad``."""
@@ -191,5 +199,7 @@ class LanguageLoop:
                     for key, value in state.items()
                 }
         self.draws.set_state(tensors["random/windows"])
+        self.loss_sum = tensors["metrics/loss_sum"].to(self.device, copy=True)
+        self.since = int(tensors["metrics/since"])
         if self.run is not None:
             self.run.drop_metrics_after(step)
