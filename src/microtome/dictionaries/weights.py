@@ -5,7 +5,7 @@ import pickle
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -15,6 +15,7 @@ from microtome.core.errors import CannotLoad
 BLOCK = 8192  # features read at a time
 
 
+@runtime_checkable
 class Weights(Protocol):
     """Named arrays of a file, read when asked."""
 
