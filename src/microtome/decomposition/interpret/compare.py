@@ -1,14 +1,12 @@
 """Did two decompositions find the same components?"""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from html import escape
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from microtome.core.device import resolve_device, say
@@ -18,21 +16,17 @@ from microtome.core.seeds import generator
 from microtome.data.images import ArrayData
 from microtome.data.loading import DataSource, data_from_spec
 from microtome.decomposition.interpret.compare_config import CompareConfig
+from microtome.decomposition.interpret.comparison import Comparison, LayerComparison
 from microtome.decomposition.interpret.config import InterpretConfig
-from microtome.decomposition.interpret.selection import own_masks
+from microtome.decomposition.interpret.selection import own_masks, scores
 from microtome.decomposition.interpret.subject import Subject
-from microtome.decomposition.plots.similarity import similarity_matrices
 from microtome.decomposition.result import Decomposition, load
 from microtome.measures.similarity import (
-    Matching,
     component_cosines,
     match_components,
     rotated_cosines,
     similarity,
 )
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 KIND = "compare-runs"
 METRICS = (
@@ -41,100 +35,6 @@ METRICS = (
     "max_abs_cosine_sim_min",
     "max_abs_cosine_sim_max",
 )
-
-
-@dataclass(frozen=True)
-class LayerComparison:
-    """One site: absolute cosines ``[alive of the current run, all of the reference]``.
-
-    ``chance`` holds the mean largest cosine after each random rotation of the reference.
-    """
-
-    alive: np.ndarray
-    cosines: Float[np.ndarray, "alive D"]
-    largest: Float[np.ndarray, " alive"]
-    std: float
-    chance: Float[np.ndarray, " rotations"]
-    matching: Matching
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """Two decompositions side by side. ``similarities`` has the keys of ``similarity_results.json``."""
-
-    current: str
-    reference: str
-    layers: dict[str, LayerComparison]
-    similarities: dict[str, float]
-    skipped: dict[str, str]
-    run: RunFolder | None = None
-
-    def plot(self) -> Figure:
-        """Matched cosines a site, and how they lie against chance."""
-        return similarity_matrices(
-            {
-                site: layer.cosines[np.ix_(layer.matching.rows, layer.matching.columns)]
-                for site, layer in self.layers.items()
-            },
-            {site: np.sort(layer.largest)[::-1] for site, layer in self.layers.items()},
-            {site: (float(c.chance.mean()), float(c.chance.std())) for site, c in self.layers.items()},
-            names={
-                site: (
-                    [str(c) for c in layer.alive[layer.matching.rows]],
-                    [str(c) for c in layer.matching.columns],
-                )
-                for site, layer in self.layers.items()
-            },
-            current=self.current,
-            reference=self.reference,
-        )
-
-    def frame(self) -> "pd.DataFrame":
-        """A row a matched pair: site, component of each run, absolute cosine, largest cosine with any."""
-        import pandas as pd
-
-        rows = [
-            {
-                "site": site,
-                "current": int(layer.alive[row]),
-                "reference": int(column),
-                "abs_cosine": float(value),
-                "largest_abs_cosine": float(layer.largest[row]),
-            }
-            for site, layer in self.layers.items()
-            for row, column, value in zip(
-                layer.matching.rows, layer.matching.columns, layer.matching.values, strict=True
-            )
-        ]
-        names = ["site", "current", "reference", "abs_cosine", "largest_abs_cosine"]
-        return pd.DataFrame(rows, columns=pd.Index(names))
-
-    def summary(self) -> dict[str, dict[str, Any]]:
-        """By site: alive components, mean largest cosine, what chance gives (mean, sd), one-to-one mean."""
-        return {
-            site: {
-                "alive": len(layer.alive),
-                "mean_max_abs_cosine_sim": float(layer.largest.mean()),
-                "chance_mean": float(layer.chance.mean()),
-                "chance_sd": float(layer.chance.std()),
-                "matched_mean_abs_cosine": float(layer.matching.values.mean()),
-            }
-            for site, layer in self.layers.items()
-        }
-
-    def _repr_html_(self) -> str:
-        rows = "".join(
-            f"<tr><td>{escape(site)}</td><td>{row['alive']}</td><td>{row['mean_max_abs_cosine_sim']:.3f}</td>"
-            f"<td>{row['chance_mean']:.3f} ± {row['chance_sd']:.3f}</td>"
-            f"<td>{row['matched_mean_abs_cosine']:.3f}</td></tr>"
-            for site, row in self.summary().items()
-        )
-        head = (
-            "<tr><th>site</th><th>alive</th><th>mean largest |cosine|</th><th>by chance</th>"
-            "<th>matched one to one</th></tr>"
-        )
-        title = escape(f"{self.current} against {self.reference}")
-        return f"<p>{title}</p><table>{head}{rows}</table>"
 
 
 def compare_decompositions(
@@ -161,7 +61,6 @@ def compare_decompositions(
         alive = np.flatnonzero(density[site][i] > config.density_threshold)
         if not len(alive):
             skipped[site] = f"no component is active on more than {config.density_threshold:g} of the inputs"
-            note(f"Left out {site}: {skipped[site]}.")
             continue
         left, right = (factor[i][alive].cpu() for factor in current.factors[site])
         other_left, other_right = (factor[j].cpu() for factor in reference.factors[site])
@@ -179,23 +78,31 @@ def compare_decompositions(
     if not layers:
         mend = "lower density_threshold or give more n_eval_steps"
         raise bad_value("density_threshold", config.density_threshold, "leaves no component alive", mend)
+    for site, reason in skipped.items():
+        note(f"Left out {site}: {reason}.")
     return Comparison(current.name, reference.name, layers, _documented(layers), skipped)
 
 
 def activation_densities(
     d: Decomposition, config: CompareConfig, data: DataSource | None = None
 ) -> dict[str, Float[np.ndarray, "K C"]]:
-    """Share of ``n_eval_steps`` batches' inputs on which each component is active, by site."""
+    """Share of ``n_eval_steps`` batches' inputs on which each component is active, by site.
+
+    APD: in the top k, with an attribution above 0 (where fewer components have one, the top k is filled up).
+    """
     source = data or _source(d)
     settings = InterpretConfig(ci_threshold=min(config.ci_alive_threshold, 1.0), seed=config.seed)
     device = next(iter(d.parameters.values())).device
     s = Subject(d, settings, source, device=device)
     n = config.n_eval_steps * config.eval_batch_size
     x = s.inputs("compare, shuffled" if config.shuffle_data else "compare", n)
-    threshold = config.ci_alive_threshold if d.method == "spd" else 0.5
-    return {
-        site: (mask > threshold).double().mean(dim=1).cpu().numpy() for site, mask in own_masks(s, x).items()
-    }
+    masks = own_masks(s, x)
+    if d.method == "apd":
+        on = scores(s, x) > 0
+        active = {site: (mask > 0.5) & on for site, mask in masks.items()}
+    else:
+        active = {site: mask > config.ci_alive_threshold for site, mask in masks.items()}
+    return {site: mask.double().mean(dim=1).cpu().numpy() for site, mask in active.items()}
 
 
 def compare_runs(

@@ -1,6 +1,8 @@
 """Interpreting a decomposition from its files to its figures."""
 
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -63,11 +65,13 @@ def interpret(
     subject = Subject(d, config, source, labels or true_labels(d), device)
     if config.features is not None and subject.n_features:
         config.chosen_features(subject.n_features, [])
-    run = _folder(d, config, Path(runs_root), str(device))
-    own = run.path == (d.run.path if d.run is not None else None)
-    if not (own and (run.path / "results" / "weights.npz").is_file()):
+    if config.output_dir is None and d.run is not None:
+        if not (d.run.path / "results" / "weights.npz").is_file():
+            _basic(d.run, d, source)
+        return _computed_and_drawn(d.run, subject, progress=progress, note=note)
+    with _new_folder(d, config, Path(runs_root), str(device)) as run:
         _basic(run, d, source)
-    return _computed_and_drawn(run, subject, progress=progress, note=note)
+        return _computed_and_drawn(run, subject, progress=progress, note=note)
 
 
 def redraw(
@@ -84,7 +88,8 @@ def redraw(
     saved = run.load_json(FILE) if (run.path / FILE).is_file() else {}
     stored = Stored.of(run, config)
     files, left_out = draw(stored, config.only, config.dpi)
-    _tell(left_out, config, note)
+    _refuse_nothing(left_out, config)
+    _tell(left_out, note)
     return Interpretation(run, config, saved.get("numbers", {}), left_out, files)
 
 
@@ -120,11 +125,30 @@ def _computed_and_drawn(run: RunFolder, s: Subject, *, progress: bool, note: Not
     for name in left_out:
         reasons = [refused[need] for need in CATALOGUE[name].needs if refused.get(need)]
         left_out[name] = reasons[0] if reasons else left_out[name]
+    _refuse_nothing(left_out, config)
     numbers = {**stored_numbers(stored), **numbers}
-    result = Interpretation(run, config, numbers, left_out, files)
+    result = _with_earlier(Interpretation(run, config, numbers, left_out, files))
     _store(result, s.d)
-    _tell(left_out, config, note)
+    _tell(left_out, note)
     return result
+
+
+def _with_earlier(new: Interpretation) -> Interpretation:
+    """With ``only``: what an earlier interpretation of the run found of the other figures stays."""
+    if new.config.only is None or not (new.run.path / FILE).is_file():
+        return new
+    old = new.run.load_json(FILE)
+    earlier = old["settings"].get("only")
+    both = None if earlier is None else (*earlier, *(n for n in new.config.only if n not in earlier))
+    left_out = {name: why for name, why in old["left_out"].items() if name not in new.config.only}
+    kept = [new.run.path / file for file in old["files"]]
+    return Interpretation(
+        new.run,
+        new.config.model_copy(update={"only": both}),
+        {**old["numbers"], **new.numbers},
+        {**left_out, **new.left_out},
+        [*kept, *(file for file in new.files if file not in kept)],
+    )
 
 
 def _store(result: Interpretation, d: Decomposition) -> None:
@@ -144,25 +168,40 @@ def _store(result: Interpretation, d: Decomposition) -> None:
         run.finish({"method": d.method, **result.numbers})
 
 
-def _tell(left_out: dict[str, str], config: InterpretConfig, note: Note) -> None:
-    """One line a reason; of all pictures there are those that were asked for by name."""
+def _tell(left_out: dict[str, str], note: Note) -> None:
+    """One line a reason."""
     by_reason: dict[str, list[str]] = {}
     for name, reason in left_out.items():
         by_reason.setdefault(reason, []).append(name)
     for reason, names in by_reason.items():
         note(f"Left out {', '.join(names)}: {reason}.")
-    if config.only and len(left_out) == len(config.only):
-        raise MicrotomeError(f"only={','.join(config.only)}: none of them applies to this run; see above")
 
 
-def _folder(d: Decomposition, config: InterpretConfig, runs_root: Path, device: str) -> RunFolder:
-    if d.run is not None and config.output_dir is None:
-        return d.run
+def _refuse_nothing(left_out: dict[str, str], config: InterpretConfig) -> None:
+    """Raise ``MicrotomeError`` when none of the figures that were asked for by name can be drawn."""
+    if config.only and set(config.only) <= set(left_out):
+        reason = left_out[config.only[0]]
+        raise bad_value(
+            "only", ",".join(config.only), reason, "`microtome interpret --list` lists the others"
+        )
+
+
+@contextmanager
+def _new_folder(
+    d: Decomposition, config: InterpretConfig, runs_root: Path, device: str
+) -> Generator[RunFolder, None, None]:
+    """A run folder for what is not a run of ours; a new one is removed when nothing comes of it."""
     path = config.output_dir or runs_root / f"{KIND}-{d.name}-{timestamp()}"
+    existed = path.exists()
     kind = f"{KIND}-{d.method}"
-    return RunFolder.create(
-        path, config, seed=config.seed, device=device, kind=kind, reuse=config.output_dir is not None
-    )
+    reuse = config.output_dir is not None
+    run = RunFolder.create(path, config, seed=config.seed, device=device, kind=kind, reuse=reuse)
+    try:
+        yield run
+    except BaseException:
+        if not existed:
+            shutil.rmtree(path, ignore_errors=True)
+        raise
 
 
 def _basic(run: RunFolder, d: Decomposition, data: DataSource | None) -> None:
