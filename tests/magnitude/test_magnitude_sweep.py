@@ -20,7 +20,8 @@ EVERY_KIND = ["spd_tms", "sharp_tms", "spd_resid_mlp", "spd_module", "apd_tms"]
 def one_row(decomposition, feature, magnitude):
     """The network's own answer for one input of one feature, and what each site saw and said."""
     target = decomposition.target
-    x = torch.zeros(target.n_instances, 1, n_inputs(decomposition))
+    dtype = next(iter(decomposition.sites.values())).weight.dtype
+    x = torch.zeros(target.n_instances, 1, n_inputs(decomposition), dtype=dtype)
     x[..., feature] = magnitude
     seen = {}
 
@@ -57,6 +58,21 @@ def test_equals_a_loop_of_single_rows(kind, two_sided, chunk_bytes, request):
                     compared.add(name)
                     np.testing.assert_allclose(values[:, f, s], expected[name][:, 0].numpy(), atol=1e-6, rtol=1e-6)
     assert {n for n in sweep.arrays() if not n.startswith("post/")} - {"magnitudes", "features"} == compared
+
+
+@pytest.mark.parametrize("kind", EVERY_KIND)
+def test_what_differs_from_the_loop_is_rounding(kind, request):
+    """With twice the digits there is nothing left of it."""
+    d = request.getfixturevalue(kind)
+    parameters = {name: tensor.double() for name, tensor in d.parameters.items()}
+    double = Decomposition(d.config, d.target.double(), parameters, sigmoid_type=d.sigmoid_type)
+    sweep = compute(double, [3], 5, 1.5)
+    for s, magnitude in enumerate(sweep.magnitudes):
+        x, output, _ = one_row(double, 3, magnitude)
+        np.testing.assert_allclose(sweep.outputs[:, 0, s], output[:, 0].numpy(), atol=1e-13)
+        for site, ci in (double.causal_importances(x) or {}).items():
+            for values, expected in ((sweep.gate_outputs, ci.gate), (sweep.lower, ci.lower)):
+                np.testing.assert_allclose(values[site][:, 0, s], expected[:, 0].numpy(), atol=1e-12)
 
 
 def test_the_gate_is_the_one_written_down(spd_resid_mlp, sharp_tms):

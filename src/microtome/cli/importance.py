@@ -14,10 +14,11 @@ def main(arguments: Sequence[str]) -> int:
     parsed = parse(arguments, "importance [CONFIG.yaml]", about, Options, ImportanceConfig)
     from microtome.magnitude.importance_run import redraw, run
 
+    how = {"show_progress": not parsed.options.quiet, "command": ["microtome", "importance", *arguments]}
     return sweep(
         parsed,
         ImportanceConfig,
         "importance",
-        lambda config: run(config, runs_root=parsed.options.runs_root),
+        lambda config: run(config, runs_root=parsed.options.runs_root, **how),
         redraw,
     )

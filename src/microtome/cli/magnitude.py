@@ -39,12 +39,13 @@ def main(arguments: Sequence[str]) -> int:
     )
     from microtome.magnitude.run import redraw, run
 
+    words = ["microtome", "magnitude", *arguments]
     how: dict[str, Any] = {"processes": _cores(), "show_progress": not parsed.options.quiet}
     return sweep(
         parsed,
         MagnitudeConfig,
         "magnitude",
-        lambda config: run(config, runs_root=parsed.options.runs_root, **how),
+        lambda config: run(config, runs_root=parsed.options.runs_root, command=words, **how),
         lambda folder, config: redraw(folder, config, **how),
     )
 

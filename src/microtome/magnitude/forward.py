@@ -29,6 +29,8 @@ NONLINEARITIES: dict[str, Callable[[Tensor], Tensor]] = {
     "softplus": torch.nn.functional.softplus,
 }
 
+SOME_ROWS = 64  # tried before all are
+
 
 class Recorder:
     """Runs a decomposed network and hands out named arrays.
@@ -106,11 +108,16 @@ def after(pre: Float[Tensor, "K N d"], follower: SiteInput) -> Float[Tensor, "K 
     used = follower.reshape(follower.shape[0], -1, follower.shape[-1])
     if used.shape != pre.shape:
         return pre
-    scale = float(pre.abs().max())
+    some = slice(None, None, max(1, pre.shape[1] // SOME_ROWS))
     for apply in NONLINEARITIES.values():
-        if torch.allclose(apply(pre), used, rtol=1e-4, atol=1e-5 * scale):
+        if _alike(apply(pre[:, some]), used[:, some]) and _alike(apply(pre), used):
             return used
     return pre
+
+
+def _alike(one: Tensor, other: Tensor) -> bool:
+    """Equal up to single precision's rounding of the largest."""
+    return float((one - other).abs().max()) <= 1e-5 * float(other.abs().max()) + 1e-12
 
 
 def n_inputs(decomposition: Decomposition) -> int:

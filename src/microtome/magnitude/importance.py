@@ -50,9 +50,13 @@ class ImportanceSweep:
         """
         for sign, steps in sides(self.magnitudes):
             if sign == side:
-                curves = np.moveaxis(self._site(site)[:, :, steps], 2, -1).astype(np.float64)
-                level = np.full(curves.shape[:-1], threshold)
-                return sign * crossing(np.abs(self.magnitudes[steps]), curves, level, strictly=True) + 0.0
+                magnitudes, values = np.abs(self.magnitudes[steps]), self._site(site)
+                level = np.full(values.shape[-1], threshold)
+                each = [
+                    [crossing(magnitudes, of[steps].T.astype(np.float64), level, strictly=True) for of in seed]
+                    for seed in values
+                ]
+                return sign * np.asarray(each) + 0.0
         raise bad_value("side", side, "was not swept", "sweep it with two_sided=True")
 
     def arrays(self, threshold: float | None = None) -> dict[str, np.ndarray]:

@@ -1,17 +1,18 @@
 """An importance sweep from configuration to files."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from microtome.core.atomic import write_text
 from microtome.core.device import say
+from microtome.core.progress import progress
 from microtome.core.runs import RunFolder
 from microtome.magnitude.config import ImportanceConfig, known_feature
 from microtome.magnitude.importance import KIND, ImportanceSweep, importance_in
 from microtome.magnitude.importance_plots import grid_size, importance_grid, map_size, onset_map, panel_for
 from microtome.magnitude.pictures import MAX_PIXELS, enlarged
-from microtome.magnitude.run import Made, load_model, new_folder
+from microtome.magnitude.run import MANY_ROWS, Made, load_model, new_folder
 from microtome.magnitude.words import in_words
 
 if TYPE_CHECKING:
@@ -27,7 +28,9 @@ def run(
     *,
     decomposition: "Decomposition | None" = None,
     note: Callable[[str], None] = say,
+    show_progress: bool = False,
     runs_root: Path = Path("runs"),
+    command: Sequence[str] = (),
 ) -> Made:
     """Sweep every feature; write ``results/importance.npz``, a table, and two pictures a site.
 
@@ -44,8 +47,17 @@ def run(
         note("feature_idx: every feature is drawn; --features 0,5,10 draws some.")
     features = config.listed_features(n)
     config.check_instance(found.n_instances)
-    sweep = compute(found, features, config.n_steps, config.max_magnitude, config.two_sided)
-    folder = new_folder(config, found, KIND, device, runs_root)
+    rows = len(features) * config.n_steps
+    with progress("sweep", rows, enabled=show_progress and rows >= MANY_ROWS) as bar:
+        sweep = compute(
+            found,
+            features,
+            config.n_steps,
+            config.max_magnitude,
+            config.two_sided,
+            told=lambda done, _: bar.update(done),
+        )
+    folder = new_folder(config, found, KIND, device, runs_root, command)
     files = [folder.save_arrays("importance", sweep.arrays(config.ci_threshold))]
     return _finish(sweep, config, folder, files, note)
 

@@ -206,21 +206,21 @@ def _importance_limits(values: np.ndarray | None) -> tuple[float, float]:
     return max(lowest, -0.1) - 0.04, 1.04
 
 
-Row = list[tuple[_Family, int]]  # families with the column in which each starts
+Row = list[tuple[_Family, float]]  # families with the column in which each starts
 
 
 def _rows(families: Sequence[_Family]) -> list[Row]:
-    """Families one under the other; narrow ones beside each other with a free column between them."""
+    """Families one under the other; narrow ones beside each other with half a column between them."""
     rows: list[Row] = []
-    free = 0
+    free = 0.0
     for family in families:
         wide = min(len(family.names), COLUMNS)
-        if rows and wide <= 2 and all(len(f.names) <= 2 for f, _ in rows[-1]) and free + wide <= COLUMNS:
+        if rows and wide <= 3 and all(len(f.names) <= 3 for f, _ in rows[-1]) and free + wide <= COLUMNS:
             rows[-1].append((family, free))
         else:
-            rows.append([(family, 0)])
-            free = 0
-        free += wide + 1
+            rows.append([(family, 0.0)])
+            free = 0.0
+        free += wide + 0.5
     return rows
 
 
@@ -294,7 +294,7 @@ def _one_each(
     figure: Figure,
     bottom: float,
     family: _Family,
-    start: int,
+    start: float,
     magnitudes: np.ndarray,
     panel: tuple[float, float],
 ) -> None:

@@ -7,12 +7,12 @@ Responses of neurons and outputs; the first that applies:
 
 - **silent**: the range is at most 1 % of ``scale`` (the largest range among the curves shown together).
 - **non-monotonic**: moves by at least 10 % of its range one way and then as much the other way.
+- **threshold**: for at least the first 10 % of the magnitudes it moves by less than 5 % of its largest movement
+  (a straight line does so for 5 %, ``max(0, m - t)`` with t at 5.3 % of the magnitudes for 10 %).
+- **saturating**: the same at the end: for at least the last 10 % of the magnitudes it stays within 5 %. Where
+  both ends are flat, the longer part gives the word.
 - **linear**: a straight line explains at least 99 % of the variance (R2).
-- **threshold**: for at least the first 10 % of the magnitudes it moves by less than 5 % of its largest movement.
-- **saturating**: the same at the end: for at least the last 10 % of the magnitudes it stays within 5 %.
 - **curved**: none of these.
-
-Where both a threshold and a saturation are there, the longer flat part gives the word.
 
 Causal importances, by when they exceed a threshold (are *active*); the first that applies:
 
@@ -115,9 +115,9 @@ def classify_responses(
         "not finite": ~finite,
         "silent": silent,
         "non-monotonic": turns,
-        "linear": r2 >= LINEAR,
         "threshold": starts_flat & (flat_start >= np.where(ends_flat, flat_end, 0.0)),
         "saturating": ends_flat,
+        "linear": r2 >= LINEAR,
     }
     kind = np.select(list(rules.values()), list(rules), default="curved")
     moves = finite & ~silent

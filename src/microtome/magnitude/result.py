@@ -207,3 +207,8 @@ def sweep_in(run: RunFolder) -> MagnitudeSweep:
         method=str(summary.get("method", "spd")),
         order=summary.get("sites", list(dict.fromkeys(n.partition("/")[2] for n in arrays if "/" in n))),
     )
+
+
+def gigabytes(size: float | int) -> str:
+    """A size in bytes as people say it."""
+    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"

@@ -1,22 +1,26 @@
 """A magnitude sweep from configuration to files."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from microtome.core.atomic import write_text
 from microtome.core.device import resolve_device, say
+from microtome.core.progress import progress
 from microtome.core.runs import RunFolder, timestamp
 from microtome.magnitude.config import MagnitudeConfig, SweepConfig
 from microtome.magnitude.pictures import draw_all
-from microtome.magnitude.result import KIND, MagnitudeSweep, sweep_in
+from microtome.magnitude.result import KIND, MagnitudeSweep, gigabytes, sweep_in
 from microtome.magnitude.summary import lines_of, response_frame, summary_of
 
 if TYPE_CHECKING:
     import torch
 
     from microtome.decomposition.result import Decomposition
+
+LARGE = 100e6  # bytes of results worth a word
+MANY_ROWS = 20_000  # inputs worth showing progress for
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,7 @@ def run(
     processes: int = 1,
     show_progress: bool = False,
     runs_root: Path = Path("runs"),
+    command: Sequence[str] = (),
 ) -> Made:
     """Sweep, write every array, the responses' kinds and one unified grid a feature and site.
 
@@ -48,13 +53,22 @@ def run(
     device, found = load_model(config, decomposition, runs_root)
     features = config.chosen_features(n_inputs(found))
     config.check_instance(found.n_instances)
-    sweep = compute(found, features, config.n_steps, config.max_magnitude, config.two_sided)
+    rows = len(features) * config.n_steps
+    with progress("sweep", rows, enabled=show_progress and rows >= MANY_ROWS) as bar:
+        sweep = compute(
+            found,
+            features,
+            config.n_steps,
+            config.max_magnitude,
+            config.two_sided,
+            told=lambda done, _: bar.update(done),
+        )
     if sweep.left_out:
         note(
             f"No gates in this decomposition ({found.method}): left out {', '.join(sweep.left_out)};"
             " drawn instead: the length of what each component writes."
         )
-    folder = new_folder(config, found, KIND, device, runs_root)
+    folder = new_folder(config, found, KIND, device, runs_root, command)
     files = [folder.save_arrays("magnitude", sweep.arrays())]
     return _finish(sweep, config, folder, files, note, processes, show_progress)
 
@@ -87,7 +101,10 @@ def _finish(
     files.append(write_text(folder.path / "results" / "responses.csv", table))
     files += draw_all(sweep, config, folder, note, processes=processes, show_progress=show_progress)
     folder.finish(summary_of(sweep, frame))
-    return Made(folder.path, files, lines_of(frame))
+    lines = lines_of(frame)
+    if sweep.nbytes > LARGE:
+        lines.append(f"The arrays of this sweep take {gigabytes(sweep.nbytes)}.")
+    return Made(folder.path, files, lines)
 
 
 def load_model(
@@ -103,12 +120,18 @@ def load_model(
 
 
 def new_folder(
-    config: SweepConfig, found: "Decomposition", kind: str, device: object, runs_root: Path
+    config: SweepConfig,
+    found: "Decomposition",
+    kind: str,
+    device: object,
+    runs_root: Path,
+    command: Sequence[str] = (),
 ) -> RunFolder:
     """``output_dir`` itself, or a new run folder named after the model."""
     return RunFolder.create(
         config.output_dir or runs_root / f"{kind}-{found.name}-{timestamp()}",
         config,
+        command=command,
         device=str(device),
         kind=kind,
         reuse=config.output_dir is not None,

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from microtome.magnitude.responses import (
     IMPORTANCE_KINDS,
@@ -27,6 +27,7 @@ FAMILIES = {
 # Numbers that are places on the magnitude axis, or slopes along it: the negative side mirrors them.
 ALONG_THE_AXIS = ("slope", "onset", "offset", "knee", "turning_point", "peak_position")
 FEW = 3
+PORTION = 1 << 21  # values classified at a time
 
 
 def response_frame(sweep: MagnitudeSweep, instance: int, ci_threshold: float) -> "pd.DataFrame":
@@ -39,20 +40,30 @@ def response_frame(sweep: MagnitudeSweep, instance: int, ci_threshold: float) ->
     parts = []
     for name, values in sweep.arrays().items():
         kind, _, site = name.partition("/")
-        if kind in FAMILIES and values.ndim == 4 and values.shape[-1]:
-            curves = np.moveaxis(values[instance], 1, -1)  # [F, width, S]
-            parts += [
-                pd.DataFrame(columns)
-                for columns in _classified(sweep, site, kind, curves, ci_threshold)
-            ]
-    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+        if kind not in FAMILIES or values.ndim != 4 or not values.shape[-1]:
+            continue
+        for some in _portions(values.shape[1], values.shape[2] * values.shape[3]):
+            curves = np.moveaxis(values[instance, some], 1, -1)  # [F, width, S]
+            parts += _classified(sweep, sweep.features[some], site, kind, curves, ci_threshold)
+    return pd.concat(map(pd.DataFrame, parts), ignore_index=True) if parts else pd.DataFrame()
+
+
+def _portions(n_features: int, values_each: int) -> list[slice]:
+    """Features a few at a time: classifying holds a dozen numbers in double precision for each value."""
+    step = max(1, PORTION // max(1, values_each))
+    return [slice(at, at + step) for at in range(0, n_features, step)]
 
 
 def _classified(
-    sweep: MagnitudeSweep, site: str, kind: str, curves: Float[np.ndarray, "F width S"], threshold: float
+    sweep: MagnitudeSweep,
+    features: Int[np.ndarray, " F"],
+    site: str,
+    kind: str,
+    curves: Float[np.ndarray, "F width S"],
+    threshold: float,
 ) -> Iterator[dict[str, Any]]:
-    features, width = curves.shape[:2]
-    scale = np.broadcast_to(np.ptp(curves, axis=-1).max(-1, keepdims=True), (features, width))
+    width = curves.shape[1]
+    scale = np.broadcast_to(np.ptp(curves, axis=-1).max(-1, keepdims=True), curves.shape[:2])
     for sign, steps in sides(sweep.magnitudes):
         magnitudes, part = np.abs(sweep.magnitudes[steps]), curves[..., steps]
         if kind == "lower":
@@ -64,11 +75,11 @@ def _classified(
             if name in numbers:
                 numbers[name] = sign * numbers[name] + 0.0  # no minus zero
         yield {
-            "feature": np.repeat(sweep.features, width),
+            "feature": np.repeat(features, width),
             "side": sign,
             "site": site,
             "family": FAMILIES[kind],
-            "index": np.tile(np.arange(width), features),
+            "index": np.tile(np.arange(width), len(features)),
             **numbers,
         }
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from microtome.core.errors import CannotLoad, MicrotomeError, bad_value
 from microtome.decomposition.result import Decomposition
 from microtome.magnitude.forward import Recorder, n_inputs, row_floats
-from microtome.magnitude.result import MagnitudeSweep
+from microtome.magnitude.result import MagnitudeSweep, gigabytes
 
 # What one forward pass may hold at a time; a sweep that needs more is passed in pieces.
 CHUNK_BYTES = 256 << 20
@@ -155,8 +155,3 @@ def free_memory() -> int | None:
     except (OSError, ValueError, IndexError):
         pass
     return None
-
-
-def gigabytes(size: float | int) -> str:
-    """A size in bytes as people say it."""
-    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
