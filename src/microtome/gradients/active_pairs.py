@@ -1,7 +1,7 @@
 """Where which features of a dictionary act, and what they make together."""
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -13,6 +13,7 @@ from microtome.dictionaries.dictionary import check_width, normalised
 BLOCK = 8192  # decoder rows, and pairs, at a time
 
 
+@runtime_checkable
 class FeatureSource(Protocol):
     """What is asked of a dictionary here; `dictionaries.stored.DictionaryFile` is one."""
 

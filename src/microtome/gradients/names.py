@@ -133,5 +133,7 @@ def free_folder(root: Path, *name: object, **more: object) -> Path:
 
 def _model_word(model_name: str) -> str:
     """A hub name with ``/`` as ``_``; of a local path its last part, so that the name stays short."""
-    name = Path(model_name).name if Path(model_name).exists() else model_name
+    path, name = Path(model_name), model_name
+    if path.exists():
+        name = path.parent.name if path.name == "model" and path.parent.name else path.name
     return re.sub(r"[\\/:\s]+", "_", name).strip("_")[:120] or "model"

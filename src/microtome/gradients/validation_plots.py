@@ -62,7 +62,7 @@ def _correlations(ax: Axes, v: LayerValidation) -> None:
     ax.axvline(0, color=INK, linewidth=0.7)
     ax.set_yticks(range(len(names)), names)
     ax.set_xlim(min(-0.25, *(np.nan_to_num(values) - 0.05)), 1.12)
-    ax.set(xlabel="Spearman with the true change (grey band: chance)", title="Which score predicts")
+    ax.set(xlabel="Spearman with the true change (grey: chance)", title="Which score predicts")
 
 
 def _nudges(ax: Axes, v: LayerValidation, noun: str) -> None:
@@ -75,7 +75,7 @@ def _nudges(ax: Axes, v: LayerValidation, noun: str) -> None:
     ax.set(
         xlabel=f"Change of the 10 strongest {noun}s together (%)",
         ylabel="Change of the loss (nats per token)",
-        title="Nudged: the loss moves as the gradient said",
+        title="Nudging: does the loss move as the gradient says?",
     )
     ax.legend()
     light_grid(ax)
