@@ -386,16 +386,16 @@ def test_recipes_by_name_and_by_old_path(tmp_path):
 # -- looking around
 
 
-def test_interpret(one_line, tmp_path, monkeypatch, capsys):
-    from microtome.decomposition import pictures
-
-    monkeypatch.setattr(pictures, "redraw", lambda path: [path / "plots" / "a.png"])
-    RunFolder.create(tmp_path / "spd", Config(), kind="decompose-spd")
+def test_interpret(one_line, tmp_path, capsys):
+    run = RunFolder.create(tmp_path / "spd", Config(), kind="decompose-spd")
+    run.log(1, {"total": 0.5})
     RunFolder.create(tmp_path / "tms", Config(), kind="train-tms")
-    assert main(["interpret", "latest", "--runs-root", str(tmp_path)]) == 0
-    assert str(tmp_path / "spd" / "plots" / "a.png") in capsys.readouterr().out
+    words = ["interpret", "latest", "--runs-root", str(tmp_path), "--redraw", "--only", "loss_curves"]
+    assert main(words) == 0
+    assert str(tmp_path / "spd" / "plots" / "loss_curves.png") in capsys.readouterr().out
+    assert "holds no checkpoint" in one_line("interpret", str(tmp_path / "spd"))
     assert "not a decomposition" in one_line("interpret", str(tmp_path / "tms"))
-    assert "takes one run folder" in one_line("interpret")
+    assert "takes a run folder" in one_line("interpret")
 
 
 def test_runs(capsys, tmp_path):

@@ -196,7 +196,7 @@ def test_minimality_coefficients_stand_below_each_other(tmp_path, type_words):
     many = tmp_path / "many"
     for name, coefficient in (("a", 1e-3), ("b", 1e-5)):
         write_spd_paper_run(many / name, config={"importance_minimality_coeff": coefficient})
-    code, out, err = type_words("interpret", many / "a", many / "b", "--dpi", "40")
+    code, _, err = type_words("interpret", many / "a", many / "b", "--dpi", "40")
     assert (code, err) == (0, ""), err
     (folder,) = Path("runs").iterdir()
     assert (folder / "plots" / "varying_importance_minimality_coeff.png").is_file()

@@ -128,7 +128,7 @@ def test_the_stored_numbers_say_what_was_planted(interpreted, kind):
     categories = {name: values[0] for name, values in found["subnet_categories"][first].items()}
     assert categories == {"dead": unused, "mono": n, "duo": 0, "poly": 0, "represented": n, "own": n}
     if kind.startswith("spd"):
-        assert set(sum(found["identity_error"].values(), [])) == {0}
+        assert {error for values in found["identity_error"].values() for error in values} == {0}
     if "tms" in kind:
         assert found["recovery"]["recovered_mechanisms"][0] == 5
         assert found["recovery"]["mmcs"][0] == pytest.approx(1.0)
