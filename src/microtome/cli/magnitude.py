@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from microtome.cli.flags import Parsed, build, parse
 from microtome.cli.recipes import find_config
+from microtome.cli.sweep_parameters import sweep_parameters
 from microtome.cli.train import one_config
 from microtome.core.config import Config, read_yaml
 from microtome.core.device import say
@@ -61,6 +62,7 @@ def sweep(
     if parsed.options.redraw is not None:
         made = _drawn_again(parsed, model, command, redraw)
     else:
+        parsed.values |= sweep_parameters()
         given = one_config(parsed.positional, command)
         path = find_config(given, command=command) if given else None
         base = read_yaml(path) if path else {}

@@ -1,6 +1,7 @@
 """Where trials run: processes of this machine, or Ray's workers on many."""
 
 import os
+import socket
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import Any, Protocol, runtime_checkable
@@ -74,17 +75,20 @@ class RayEngine:
 
     def _connect(self, slots: int | None, address: str | None) -> None:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "error")
         # Threads are the trials' own business: without this Ray would set OMP_NUM_THREADS itself.
         os.environ.setdefault("OMP_NUM_THREADS", "1")
         settings: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
         if address is None:
             settings |= {"num_cpus": slots or cores(), "include_dashboard": False}
         try:
+            _knock(address)  # Ray itself waits for minutes where nobody listens
             self._ray.init(address=address or "local", **settings)
         except Exception as error:
             line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             raise MicrotomeError(
                 f"--address {address}: cannot reach a Ray cluster ({line}); start one with `ray start --head`"
+                " (where it asks for a token, set RAY_AUTH_MODE=token here too)"
             ) from None
 
     def submit(self, job: Job) -> None:
@@ -102,6 +106,13 @@ class RayEngine:
         """Leave the cluster; a local one ends."""
         if self._started:
             self._ray.shutdown()
+
+
+def _knock(address: str | None) -> None:
+    """Raise ``OSError`` when nobody listens at ``host:port``; other addresses are Ray's to find."""
+    host, _, port = (address or "").removeprefix("ray://").rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
 
 
 def _outcome(job: Job, result: Callable[[], Outcome]) -> Outcome:
