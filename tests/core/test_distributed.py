@@ -9,7 +9,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from microtome.core.distributed import Processes, all_reduce_sum, launched_processes, processes, share
+from microtome.core.distributed import (
+    Processes,
+    all_reduce_sum,
+    launched_processes,
+    process_device,
+    processes,
+    share,
+)
 from microtome.core.errors import MicrotomeError
 
 
@@ -48,6 +55,22 @@ def test_every_item_has_one_owner():
     shares = [share(items, Processes(rank, 5)) for rank in range(5)]
     assert sorted(item for own in shares for item in own) == items
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+def test_each_process_has_its_own_gpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    devices = [str(process_device("auto", Processes(rank, 4, rank % 2))) for rank in range(4)]
+    assert devices == ["cuda:0", "cuda:1", "cuda:0", "cuda:1"]
+    assert str(process_device("cuda", Processes())) == "cuda"
+    assert str(process_device("cpu", Processes(1, 2, 1))) == "cpu"
+
+
+def test_only_the_main_process_says_that_there_is_no_gpu(monkeypatch, capsys):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    for rank in range(2):
+        assert process_device("cuda", Processes(rank, 2, rank)).type == "cpu"
+    assert capsys.readouterr().err.count("no such device") == 1
 
 
 def test_a_scheduler_s_rank_alone_is_no_launch(monkeypatch):

@@ -296,6 +296,22 @@ def test_a_local_folder_loads_with_dtype(tmp_path):
     assert n_tokens > 3 and torch.isfinite(loss)
 
 
+def test_weights_that_the_checkpoint_lacks_are_told(tmp_path, capsys):
+    from safetensors.torch import load_file, save_file
+
+    path = save(tmp_path, big_vocabulary()) / "model.safetensors"
+    load_language_model(str(tmp_path), device="cpu")
+    assert "random" not in capsys.readouterr().err
+    weights = load_file(path)
+    del weights["model.layers.1.mlp.up_proj.weight"]
+    save_file(weights, path, metadata={"format": "pt"})
+    load_language_model(str(tmp_path), device="cpu")
+    assert (
+        "1 weights are not in the checkpoint and random, such as model.layers.1.mlp"
+        in capsys.readouterr().err
+    )
+
+
 @pytest.mark.parametrize("settings", [{"pad_token": None}, {"pad_token": None, "eos_token": None}])
 def test_a_tokenizer_without_pad_token_gets_one_that_the_model_knows(tmp_path, settings):
     save(tmp_path, big_vocabulary(), tokenizer_class="PreTrainedTokenizerFast", **settings)

@@ -2,9 +2,11 @@
 
 import json
 import math
+import re
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -245,6 +247,16 @@ def test_the_command_trains_and_says_what_came_of_it(text, tmp_path, monkeypatch
     lm = load_language_model("latest", device="cpu")
     inputs = lm.tokenizer(["The fox of the hills"], return_tensors="pt")
     assert token_losses(lm, inputs["input_ids"], inputs["attention_mask"])[1] > 3
+
+
+def test_the_documented_snippet_runs(text, tmp_path, monkeypatch, capsys):
+    page = Path(__file__).parents[2] / "docs" / "language-models.md"
+    (code,) = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    train(text, tmp_path / "runs")
+    monkeypatch.chdir(tmp_path)
+    exec(code.replace("limit=100", "limit=9"), {})
+    said = capsys.readouterr().out
+    assert said.count("model.layers.0.mlp tensor") == said.count("model.layers.1.mlp tensor") == 2
 
 
 @pytest.mark.parametrize(

@@ -95,9 +95,7 @@ def wrap(model: Any, tokenizer: Any, name: str, site_path: str | None = None) ->
         name=name,
         family=family,
         n_layers=n_layers,
-        d_model=int(model.get_input_embeddings().weight.shape[1])
-        if getattr(config, "hidden_size", None) is None
-        else int(config.hidden_size),
+        d_model=int(config.hidden_size),
         context_length=_context_length(config, tokenizer),
         module_path=site_path,
     )

@@ -79,11 +79,16 @@ def load_pretrained(where: str, dtype: torch.dtype, device_map: str | None = Non
     try:
         with without_bars() if is_here else nullcontext():
             tokenizer = transformers.AutoTokenizer.from_pretrained(where, **local)
-            model = transformers.AutoModelForCausalLM.from_pretrained(where, **settings)
+            model, told = transformers.AutoModelForCausalLM.from_pretrained(
+                where, **settings, output_loading_info=True
+            )
     except MicrotomeError:
         raise
     except Exception as error:
         raise _in_one_line(where, error, device_map) from error
+    missing = sorted(told.get("missing_keys", ()))
+    if missing:
+        say(f"{where}: {len(missing)} weights are not in the checkpoint and random, such as {missing[0]}")
     give_pad_token(tokenizer, model)
     return model, tokenizer
 

@@ -47,10 +47,18 @@ def sum_token_losses(
 
 
 def has_plain_head(model: Any) -> bool:
-    """Whether the logits are ``cap(hidden @ W^T + b)`` of the last hidden state, as the known families'."""
+    """Whether the logits are ``cap(hidden @ W^T + b)`` of the last hidden state, as the known families'.
+
+    And whether ``W`` can be read here: not offloaded, quantised, or in shards.
+    """
     head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
     known = getattr(model.config, "model_type", "") in FAMILIES
-    return known and isinstance(head, nn.Linear) and not head.weight.is_meta
+    if not known or not isinstance(head, nn.Linear):
+        return False
+    weight, body = head.weight, model.base_model
+    is_plain = weight.is_floating_point() and not weight.is_meta and not hasattr(weight, "device_mesh")
+    # In old versions the body of a multimodal model is a model with a head of its own.
+    return is_plain and body is not model and not hasattr(body, "lm_head")
 
 
 def _inputs(model: Any, input_ids: Tensor, attention_mask: Tensor) -> dict[str, Any]:
