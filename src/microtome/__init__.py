@@ -9,8 +9,12 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "MicrotomeError": "microtome.core.errors",
     "RunFolder": "microtome.core.runs",
+    "compare_runs": "microtome.decomposition.interpret.compare",
+    "components": "microtome.decomposition.interpret.components",
     "decompose": "microtome.decomposition.api",
+    "interpret": "microtome.decomposition.interpret.run",
     "load": "microtome.decomposition.result",
+    "load_interpretation": "microtome.decomposition.interpret.interpretation",
     "load_target": "microtome.targets.loading",
     "train_digits": "microtome.training.classify",
     "train_resid_mlp": "microtome.training.toy",

@@ -1,6 +1,7 @@
 """The report of one run folder: its summary, its pictures in reading order, and how to look further."""
 
 import re
+from functools import cache
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
@@ -108,9 +109,19 @@ def _summary_row(name: str, value: Any) -> dict[str, Any]:
     return {"measure": name, "value": _words(value), "sd": None, "seeds": None}
 
 
+@cache
+def _captions() -> dict[str, str]:
+    """``CAPTIONS``, and the question that each further picture of a decomposition answers."""
+    from microtome.decomposition.pictures import CATALOGUE
+
+    questions = {name: picture.question for name, picture in CATALOGUE.items()}
+    return CAPTIONS | {name: text for name, text in questions.items() if name not in CAPTIONS}
+
+
 def _rank(stem: str) -> int:
-    matches = [(len(start), i) for i, start in enumerate(CAPTIONS) if stem.startswith(start)]
-    return max(matches)[1] if matches else len(CAPTIONS)
+    captions = _captions()
+    matches = [(len(start), i) for i, start in enumerate(captions) if stem.startswith(start)]
+    return max(matches)[1] if matches else len(captions)
 
 
 def _in_reading_order(pictures: list[Path]) -> list[Path]:
@@ -121,5 +132,5 @@ def _in_reading_order(pictures: list[Path]) -> list[Path]:
 
 
 def _caption(stem: str) -> str:
-    rank = _rank(stem)
-    return list(CAPTIONS.values())[rank] if rank < len(CAPTIONS) else stem.replace("_", " ")
+    captions, rank = list(_captions().values()), _rank(stem)
+    return captions[rank] if rank < len(captions) else stem.replace("_", " ")
