@@ -271,3 +271,20 @@ def test_the_packaged_sweeps_are_sound(world, recipe):
     sound, unsound = shop.sorted_out(trials_of(shop))
     assert not unsound and {trial.parameters["seed"] for trial in sound} == set(range(5))
     assert len(shop.groups(sound, 1)) == 1  # one batched program
+
+
+def test_every_swept_command_gets_a_folder_of_its_own(world):
+    magnitude = world.file(program="magnitude_sweep", parameters={"n_steps": {"values": [5, 7]}})
+    shop = workshop(world, magnitude)
+    words = shop.command(trials_of(shop)[1])
+    assert words[2:5] == ["-m", "microtome", "magnitude"]
+    assert words[-2:] == ["--output_dir", str(shop.folder / "trial_0001")]
+    with pytest.raises(MicrotomeError, match="every trial gets a folder of its own"):
+        workshop(world, world.file(program="decompose", command=["${program}", "tms_5-2", "--out_dir=x"]))
+
+
+def test_shells_complete_a_sweep(world):
+    from microtome.cli.completion import command_flags
+
+    assert {"tms_sweep_config", "--retry_failed", "-j"} <= set(command_flags()["sweep"])
+    assert "tms_sweep_config" not in command_flags()["decompose"]
