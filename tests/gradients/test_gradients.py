@@ -60,7 +60,9 @@ def measured(
     return accumulator
 
 
-def loss_with(lm: LanguageModel, batch: TokenBatch, functions: dict[str, Callable[[Tensor], Tensor]]) -> Tensor:
+def loss_with(
+    lm: LanguageModel, batch: TokenBatch, functions: dict[str, Callable[[Tensor], Tensor]]
+) -> Tensor:
     with replace(lm.model, functions):
         return token_losses(lm, batch.input_ids, batch.attention_mask)[0]
 
@@ -130,7 +132,9 @@ def test_layers_agree_with_captum() -> None:
     def forward(ids: Tensor) -> Tensor:
         return token_losses(lm, ids, batch.attention_mask)[0].reshape(1)
 
-    theirs = captum.LayerGradientXActivation(forward, modules, multiply_by_inputs=True).attribute(batch.input_ids)
+    theirs = captum.LayerGradientXActivation(forward, modules, multiply_by_inputs=True).attribute(
+        batch.input_ids
+    )
     accumulator = measured(lm, [batch])
     for layer, values in enumerate(theirs):
         values = values[0] if isinstance(values, tuple) else values
@@ -210,12 +214,12 @@ def test_spread_over_samples_is_that_of_each_sample_alone() -> None:
         expected = torch.zeros(6, N_FEATURES, dtype=torch.float64)
         for row in range(len(batch.index)):
             n = int(batch.attention_mask[row].sum())
-            alone = TokenBatch(batch.input_ids[row : row + 1, :n], batch.attention_mask[row : row + 1, :n], [row])
+            alone = TokenBatch(
+                batch.input_ids[row : row + 1, :n], batch.attention_mask[row : row + 1, :n], [row]
+            )
             sums = measured(lm, [alone], dictionaries).sums[1].moments[name].sums
             signed, absolute = sums[0], sums[1]
-            expected += torch.stack(
-                [signed, absolute, signed**2, signed * n, absolute**2, absolute * n]
-            )
+            expected += torch.stack([signed, absolute, signed**2, signed * n, absolute**2, absolute * n])
         torch.testing.assert_close(together.sums[1].moments[name].sums, expected, rtol=1e-9, atol=1e-12)
 
 

@@ -86,10 +86,13 @@ def test_merging_and_restoring_are_exact() -> None:
 @given(st.integers(0, 60), st.integers(1, 9), st.integers(1, 4))
 def test_top_tokens_are_those_of_a_full_sort_in_any_order_of_data(n: int, at_once: int, k: int) -> None:
     draw = np.random.default_rng(n)
-    rows = [(int(draw.integers(0, 6)), float(draw.integers(-5, 6)), s, int(draw.integers(0, 9))) for s in range(n)]
+    rows = [
+        (int(draw.integers(0, 6)), float(draw.integers(-5, 6)), s, int(draw.integers(0, 9))) for s in range(n)
+    ]
     rows = [row for row in rows if row[1]]
     expected = {
-        feature: sorted(((-abs(v), s, p, v) for f, v, s, p in rows if f == feature))[:k] for feature in range(6)
+        feature: sorted(((-abs(v), s, p, v) for f, v, s, p in rows if f == feature))[:k]
+        for feature in range(6)
     }
     for order in (rows, rows[::-1]):
         top = TopTokens(6, k)

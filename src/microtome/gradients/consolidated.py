@@ -83,7 +83,8 @@ def _metadata(path: Path, comment: bytes, pickled: bytes, allow_pickle: bool) ->
         try:
             return json.loads(comment)
         except ValueError:
-            pass  # somebody else's comment
+            if comment.startswith(b'{"model_name"'):
+                raise CannotLoad(f"{path}: truncated; its end is missing, save it again") from None
     if not pickled or not allow_pickle:
         return {}
     try:
