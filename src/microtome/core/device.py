@@ -73,6 +73,22 @@ def set_threads(n: int | None = None, small: bool = True) -> int:
     return n
 
 
+def idle_threads() -> int:
+    """Threads for an operation that one core would take long for: OMP_NUM_THREADS, or the idle cores.
+
+    At least one. Threads wait for each other at every operation, so that a thread without a core of its own
+    makes a step many times slower, not faster.
+    """
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    if asked.isdigit() and int(asked) > 0:
+        return int(asked)
+    try:
+        busy = round(os.getloadavg()[0])
+    except (OSError, AttributeError):  # Windows
+        busy = 0
+    return max(1, _cores() - busy)
+
+
 def _cores() -> int:
     affinity = getattr(os, "sched_getaffinity", None)
     return len(affinity(0)) if affinity else os.cpu_count() or 1

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from microtome.core.device import resolve_device, set_threads
+from microtome.core.device import idle_threads, resolve_device, set_threads
 from microtome.core.errors import CannotLoad, MicrotomeError
 from microtome.core.hub import need, without_bars
 from microtome.core.run_lock import only_writer
@@ -46,7 +46,7 @@ def train_language_model(
     tokens a second, sizes. Raises ``Diverged``, and ``KeyboardInterrupt`` when stopped, everything saved.
     """
     need("transformers", "train language-model")
-    set_threads(config.threads, small=False)
+    set_threads(config.threads or idle_threads())
     device = resolve_device(config.device)
     split = read_split(config)
     tokenizer = train_tokenizer(split.train, config.vocab_size)
@@ -87,7 +87,8 @@ def resume_language_model(path: str | Path, *, show_progress: bool = True) -> Ru
         for left_by_a_kill in run.path.rglob(".*.partial"):
             _remove(left_by_a_kill)
         config = LanguageModelTrainConfig.from_mapping(run.config, str(run.path / "config.yaml"))
-        set_threads(config.threads, small=False)
+        # The same number as before: sums of floating-point numbers may depend on it.
+        set_threads(config.threads or run.environment.get("threads") or idle_threads())
         tokenizer = tokenizer_from_json(extra["tokenizer"])
         split = read_split(config)
         data = tokens_of(split, tokenizer, config.context_length)

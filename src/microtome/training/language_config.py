@@ -55,7 +55,7 @@ class LanguageModelTrainConfig(Config):
     device: str = "auto"
     """auto, cpu, cuda or mps."""
     threads: PositiveInt | None = None
-    """Threads of one operation; left out, OMP_NUM_THREADS or all cores."""
+    """Threads of one operation; left out, OMP_NUM_THREADS or as many as there are idle cores."""
     print_freq: PositiveInt = 20
     """Steps between two lines of ``metrics.jsonl``."""
     eval_freq: PositiveInt | None = 100
