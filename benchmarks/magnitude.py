@@ -2,11 +2,12 @@
 
     python benchmarks/magnitude.py [--rounds 5] [--rows 400] [RUN]
 
-Every feature at 100 magnitudes through a one-layer residual MLP (100 features, 1,000 dimensions, 50 neurons, C
-= 100, gates of 16 neurons), computing only: neurons, outputs, causal importances, gate outputs and gate inputs
-of every site. The loop does what the original script does, one input at a time through the same network; it is
-timed on the first ``--rows`` inputs of each round and scaled to all of them. Both sides alternate in one process
-on one thread, and the smallest CPU times are compared: compare ratios between machines, not milliseconds.
+Every feature at 100 magnitudes through a one-layer residual MLP (100 features, 1,000 dimensions, 50 neurons,
+C = 100, gates of 16 neurons), computing only: neurons, outputs, causal importances, gate outputs and gate
+inputs of every site. The loop does what the original script does, one input at a time through the same
+network; it is timed on the first ``--rows`` inputs of each round and scaled to all of them. Both sides
+alternate in one process on one thread, and the smallest CPU times are compared: compare ratios between
+machines, not milliseconds.
 RUN is a decomposition to take instead of random numbers.
 """
 
@@ -15,6 +16,7 @@ import copy
 import io
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -34,7 +36,9 @@ STEPS, MAXIMUM = 100, 2.0
 
 def random_decomposition() -> Decomposition:
     """Weights and components drawn at random, in the sizes of the SPD paper's one-layer residual MLP."""
-    target = ResidMLP(ResidMLPModelConfig(n_features=100, d_embed=1000, d_mlp=50, n_layers=1), fixed_embedding=True)
+    target = ResidMLP(
+        ResidMLPModelConfig(n_features=100, d_embed=1000, d_mlp=50, n_layers=1), fixed_embedding=True
+    )
     target.reset(0, embedding="random").requires_grad_(False)
     parts = init_subcomponents(target.sites(), n_components=100, gate_hidden=16, seeds=[0])
     config = config_from_mapping({"method": "spd", "C": 100, "n_ci_mlp_neurons": 16})
@@ -99,8 +103,14 @@ def compare_computing(d: Decomposition, rounds: int, rows: int) -> None:
         alone.append(cpu_seconds(lambda: list(row_by_row(d, rows))) * n * STEPS / rows)
     batch, loop = min(together), min(alone)
     print(f"{n} features x {STEPS} magnitudes, computing only")
-    print(f"  one batch {1e3 * batch:8.1f} CPU ms    row by row {1e3 * loop:9.0f} CPU ms    ratio {loop / batch:.0f}")
-    least = min(cpu_seconds(lambda: importance.compute(d, n_steps=STEPS, max_magnitude=MAXIMUM)) for _ in range(rounds))
+    print(
+        f"  everything, one batch {1e3 * batch:.1f} CPU ms    row by row {1e3 * loop:.0f} CPU ms"
+        f"    ratio {loop / batch:.0f}"
+    )
+    least = min(
+        cpu_seconds(lambda: importance.compute(d, n_steps=STEPS, max_magnitude=MAXIMUM))
+        for _ in range(rounds)
+    )
     print(f"  causal importances only, one batch {1e3 * least:.1f} CPU ms    ratio {loop / least:.0f}")
 
 
@@ -110,7 +120,7 @@ def draw(d: Decomposition, rounds: int) -> None:
     importances = importance.compute(d, n_steps=50)
     site = sweep.sites[0]
 
-    def grid(**how: float) -> Callable[[], None]:
+    def grid(**how: Any) -> Callable[[], None]:
         return lambda: sweep.plot(0, site, **how).savefig(io.BytesIO(), dpi=150, format="png")
 
     def importance_grid() -> None:
@@ -129,7 +139,9 @@ def draw(d: Decomposition, rounds: int) -> None:
 
 def main() -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("run", nargs="?", help="a decomposition with gates, instead of random numbers")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--rows", type=int, default=400)
@@ -138,7 +150,9 @@ def main() -> None:
     torch.set_num_threads(1)
     d = random_decomposition() if words.run is None else load(words.run)
     single, double = check_equal(d), check_equal(in_double_precision(d))
-    print(f"largest difference between batch and loop: {double:.1e} in double, {single:.1e} in single precision")
+    print(
+        f"largest difference between batch and loop: {double:.1e} in double, {single:.1e} in single precision"
+    )
     compare_computing(d, words.rounds, words.rows)
     print("drawing")
     draw(d, words.rounds)

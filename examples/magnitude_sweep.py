@@ -44,7 +44,7 @@ table = sweep.responses()
 print(table.groupby(["site", "family"])["kind"].value_counts().to_string())
 
 neurons = table[(table["family"] == "neurons") & (table["kind"] == "threshold")]
-print("\nneurons with a threshold:\n", neurons[["feature", "site", "index", "onset", "slope"]].to_string())
+print("\nneurons with a threshold:\n", neurons.filter(["feature", "site", "index", "onset", "slope"]))
 sweep.plot(feature=0, site=sweep.sites[0]).savefig("magnitude_sweep.png", dpi=150)
 print("\nWrote magnitude_sweep.png")
 

@@ -48,7 +48,7 @@ def test_magnitude_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
     """On the model that it makes itself, whose neurons answer from magnitude 0.2 on."""
     run("magnitude_sweep.py", tmp_path, monkeypatch, "3")
     shown = capsys.readouterr().out
-    assert shown.split("neurons with a threshold:")[1].count("layers.0.mlp_in") == 2
+    assert shown.split("neurons with a threshold:")[1].split("Wrote")[0].count("layers.0.mlp_in") == 2
     assert (tmp_path / "magnitude_sweep.png").is_file() and (tmp_path / "onsets.png").is_file()
 
 

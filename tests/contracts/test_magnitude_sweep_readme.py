@@ -7,6 +7,7 @@ pictures is made small.
 import json
 import re
 import runpy
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +22,7 @@ from PIL import Image
 import microtome
 from microtome.cli.main import main
 from microtome.data.sparse_features import SparseFeatures
+from microtome.decomposition import decompose as decompose_module
 from microtome.magnitude import pictures
 from microtome.targets.config import ResidMLPModelConfig
 from microtome.targets.resid_mlp import ResidMLP
@@ -52,16 +54,31 @@ def here(tmp_path: Path, monkeypatch: Patch) -> Path:
     return tmp_path
 
 
-@pytest.fixture
-def ours(here: Path) -> Path:
-    """A residual MLP of ours, decomposed for a few steps: the newest run in ``runs``."""
-    torch.manual_seed(0)
+@pytest.fixture(scope="module")
+def decomposed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A residual MLP of ours, decomposed for a few steps."""
     config = ResidMLPModelConfig(n_features=6, d_embed=8, d_mlp=5, n_layers=2)
     target = ResidMLP(config).reset(1, embedding="random")
     data = SparseFeatures(1, 6, 0.3, "at_least_zero_active", (-1.0, 1.0))
-    found = microtome.decompose(target, "spd", data=data, C=7, steps=2, batch_size=16, pictures=False)
+    where = tmp_path_factory.mktemp("runs")
+    settings = {"C": 7, "steps": 2, "batch_size": 16, "pictures": False}
+    found = microtome.decompose(target, "spd", data=data, runs_root=where, **settings)
     assert found.run is not None
     return found.run.path
+
+
+@pytest.fixture
+def ours(decomposed: Path, here: Path) -> Path:
+    """That decomposition, as the newest run in ``runs``."""
+    return Path(shutil.copytree(decomposed, here / "runs" / decomposed.name))
+
+
+@pytest.fixture
+def undrawn(monkeypatch: Patch) -> None:
+    """Pictures by name only: what they show has tests of its own."""
+    monkeypatch.setattr(
+        pictures, "draw", lambda folder, picture: (Path(folder) / f"{picture.name}.png").touch()
+    )
 
 
 @pytest.fixture
@@ -80,9 +97,10 @@ def newest() -> Path:
     return run
 
 
-# -- Basic usage ---------------------------------------------------------------------------------------------
+# -- Basic usage --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize(
     "words",
     [[SCRIPT, CONFIG], ["magnitude_sweep", CONFIG], ["magnitude", "magnitude_sweep_config"]],
@@ -91,7 +109,9 @@ def newest() -> Path:
 def test_basic_usage(ours: Path, words: list[str], capsys: Captured) -> None:
     assert main(words) == 0
     run = newest()
-    assert re.fullmatch(rf"magnitude-{ours.name.removeprefix('decompose-')}-\d{{8}}_\d{{6}}_\d{{3}}", run.name)
+    assert re.fullmatch(
+        rf"magnitude-{ours.name.removeprefix('decompose-')}-\d{{8}}_\d{{6}}_\d{{3}}", run.name
+    )
     assert grids(run) == [
         f"unified_grid_feature_0_layers_{i}_{part}.png" for i in (0, 1) for part in ("mlp_in", "mlp_out")
     ]
@@ -101,6 +121,7 @@ def test_basic_usage(ours: Path, words: list[str], capsys: Captured) -> None:
     assert "Responses:" in shown and "neurons" in shown and f"Wrote {run}" in shown
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_shipped_configuration_runs_unchanged(fetched: Path, here: Path) -> None:
     (here / "shipped.yaml").write_text(yaml.safe_dump({**SHIPPED, "model_path": WANDB}))
     assert main([SCRIPT, "shipped.yaml"]) == 0
@@ -114,9 +135,10 @@ def test_the_packaged_recipe_is_the_shipped_one() -> None:
     assert packaged == {**SHIPPED, "model_path": "latest"}
 
 
-# -- With custom parameters ----------------------------------------------------------------------------------
+# -- With custom parameters ---------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("dash", ["_", "-"])
 def test_custom_parameters(fetched: Path, dash: str) -> None:
     flags = {"feature_idx": "5", "n_steps": "200", "max_magnitude": "3.0", "ci_threshold": "0.1"}
@@ -161,7 +183,7 @@ def test_help_lists_every_documented_flag_with_its_default(capsys: Captured) -> 
         assert f"(default: {default})" in " ".join(entry.replace("│", " ").split())[:400], name
 
 
-# -- Example workflows ---------------------------------------------------------------------------------------
+# -- Example workflows --------------------------------------------------------------------------------------
 
 
 def test_high_resolution_analysis(fetched: Path) -> None:
@@ -171,6 +193,7 @@ def test_high_resolution_analysis(fetched: Path) -> None:
         assert max(image.size) <= 900 and min(image.size) > 200
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_multiple_features(fetched: Path) -> None:
     for feature in (0, 5, 10, 15, 20):
         words = ["--model_path", WANDB, "--feature_idx", str(feature), "--summary-only"]
@@ -184,6 +207,7 @@ def test_multiple_features(fetched: Path) -> None:
                 np.testing.assert_allclose(together["outputs"][:, [position]], alone["outputs"], atol=1e-6)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_sensitivity_analysis(fetched: Path) -> None:
     words = ["--max_magnitude", "5.0", "--n_steps", "1000", "--ci_threshold", "0.01", "--max-neurons", "3"]
     assert main([SCRIPT, "--model_path", WANDB, *words]) == 0
@@ -191,15 +215,35 @@ def test_sensitivity_analysis(fetched: Path) -> None:
         assert stored["magnitudes"].shape == (1000,) and stored["magnitudes"][-1] == 5.0
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_example_script_drives_the_same_flags(ours: Path) -> None:
     """The flags that the original's example script passes on, its two-value figure size among them."""
-    words = ["--output-dir", "results/example", "--feature-idx", "0", "--n-steps", "20", "--max-magnitude", "3.0"]
-    words += ["--max-neurons", "30", "--ci-threshold", "0.05", "--dpi", "200", "--figsize-per-subplot", "3", "2"]
+    words = [
+        "--output-dir",
+        "results/example",
+        "--feature-idx",
+        "0",
+        "--n-steps",
+        "20",
+        "--max-magnitude",
+        "3.0",
+    ]
+    words += [
+        "--max-neurons",
+        "30",
+        "--ci-threshold",
+        "0.05",
+        "--dpi",
+        "200",
+        "--figsize-per-subplot",
+        "3",
+        "2",
+    ]
     assert main(["magnitude_sweep", *words, "--pre_activation"]) == 0
     assert len(grids(Path("results/example"))) == 4
 
 
-# -- Old run folders, and a run without gates ------------------------------------------------------------------
+# -- Old run folders, and a run without gates ---------------------------------------------------------------
 
 LAYOUTS: dict[str, Callable[[Path], object]] = {
     "APD": lambda folder: write_apd_run(folder, "resid_mlp"),
@@ -226,21 +270,30 @@ def test_runs_of_the_original_codes(layout: str, here: Path, capsys: Captured) -
         assert {row["component"] for row in rows} == {2}
 
 
-def test_an_apd_run_of_ours(here: Path, capsys: Captured) -> None:
+@pytest.mark.usefixtures("undrawn")
+def test_an_apd_run_of_ours(here: Path, monkeypatch: Patch, capsys: Captured) -> None:
+    monkeypatch.setattr(decompose_module, "draw_all", lambda run: [])
     torch.manual_seed(0)
     target = ResidMLP(ResidMLPModelConfig(n_features=4, d_embed=5, d_mlp=3, n_layers=1)).reset(1)
     data = SparseFeatures(1, 4, 0.3, "at_least_zero_active", (-1.0, 1.0))
     settings = {"C": 4, "m": 1, "topk": 1.0, "topk_recon_coeff": 1.0, "print_freq": 1, "lr": 1e-3}
     task = {"task_name": "residual_mlp", "feature_probability": 0.3, "pretrained_model_path": "x"}
     microtome.decompose(
-        target, "apd", data=data, steps=1, batch_size=8, task_config=task, image_on_first_step=False, **settings
+        target,
+        "apd",
+        data=data,
+        steps=1,
+        batch_size=8,
+        task_config=task,
+        image_on_first_step=False,
+        **settings,
     )
     assert main(["magnitude"]) == 0
     assert "No gates in this decomposition (apd)" in capsys.readouterr().err
     assert len(grids(newest())) == 2
 
 
-# -- Troubleshooting: one line, exit code 2, nothing left behind -------------------------------------------------
+# -- Troubleshooting: one line, exit code 2, nothing left behind --------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -286,15 +339,17 @@ def test_a_wandb_run_that_cannot_be_had_is_one_line(here: Path, monkeypatch: Pat
     assert not Path("runs").exists()
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_threshold_that_leaves_nothing_draws_the_rest_and_says_so(ours: Path, capsys: Captured) -> None:
     assert main([SCRIPT, "--ci_threshold", "1.0"]) == 0
     assert len(grids(newest())) == 4
     assert "no causal importance exceeds 1" in capsys.readouterr().err
 
 
-# -- Our additions, old modules ----------------------------------------------------------------------------------
+# -- Our additions, old modules -----------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_finished_sweep_is_drawn_again(ours: Path, capsys: Captured) -> None:
     assert main(["magnitude", "--features", "0,3", "--output_dir", "out", "--two-sided"]) == 0
     arrays = (Path("out") / "results" / "magnitude.npz").read_bytes()
@@ -320,7 +375,7 @@ def test_a_finished_sweep_is_drawn_again(ours: Path, capsys: Captured) -> None:
     ],
 )
 def test_the_related_script(ours: Path, words: list[str], capsys: Captured) -> None:
-    assert main([*words, "--output_dir", "out"]) == 0
+    assert main([*words, "--output_dir", "out", "--features", "0,4"]) == 0
     sites = [f"layers_{i}_{part}" for i in (0, 1) for part in ("mlp_in", "mlp_out")]
     assert sorted(path.stem for path in Path("out").glob("*.png")) == sorted(
         f"{site}_{what}" for site in sites for what in ("causal_importance_sweep", "onsets")
@@ -337,7 +392,10 @@ def test_old_scripts_run_as_modules(script: str, monkeypatch: Patch, capsys: Cap
     with pytest.raises(SystemExit) as ended:
         runpy.run_module(name, run_name="__main__")
     assert ended.value.code == 0
-    assert f"usage: microtome {'magnitude' if script == 'magnitude_sweep' else 'importance'}" in capsys.readouterr().out
+    assert (
+        f"usage: microtome {'magnitude' if script == 'magnitude_sweep' else 'importance'}"
+        in capsys.readouterr().out
+    )
 
 
 def test_the_page_about_a_sweep_shows_its_pictures(ours: Path) -> None:

@@ -43,7 +43,7 @@ def test_equals_a_loop_over_features_and_magnitudes(kind, request):
 
 
 def test_onsets_are_where_the_gates_open(spd_resid_mlp):
-    """Component c opens for feature c at h = 1/4 and exceeds 0.1 at h = 0.3; the second layer reads 1.5 m - 0.5."""
+    """Component c opens for feature c at h = 1/4 and exceeds 0.1 at h = 0.3."""
     sweep = compute(spd_resid_mlp, n_steps=201, max_magnitude=2.0)
     onsets = sweep.onsets("layers.0.mlp_in", 0.1)[0]
     np.testing.assert_allclose(np.diag(onsets), 0.3, atol=1e-5)
@@ -98,7 +98,7 @@ def test_old_settings_are_understood(tmp_path, spd_tms):
 def test_without_gates_there_is_nothing_to_sweep(tmp_path, apd_tms, spd_tms):
     with pytest.raises(CannotLoad, match=r"without gates \(apd\).*microtome magnitude"):
         importances_into(tmp_path, apd_tms)
-    with pytest.raises(MicrotomeError, match="feature_idx=9.*0 to 4"):
+    with pytest.raises(MicrotomeError, match=r"feature_idx=9.*0 to 4"):
         importances_into(tmp_path, spd_tms, feature_idx=9)
     assert not (tmp_path / "out").exists()
 

@@ -19,7 +19,9 @@ def overview(figure):
 
 def curves(ax):
     """The lines of the widest collection: the data."""
-    return max((c for c in ax.collections if isinstance(c, LineCollection)), key=lambda c: len(c.get_paths()[0]))
+    return max(
+        (c for c in ax.collections if isinstance(c, LineCollection)), key=lambda c: len(c.get_paths()[0])
+    )
 
 
 def words(figure):
@@ -44,7 +46,9 @@ def test_overview_shows_the_arrays(spd_resid_mlp):
     np.testing.assert_allclose(gate[:, 1], 2 * sweep.magnitudes - 0.5, atol=1e-6)
     neurons = curves(row["Neurons, after the nonlinearity"])
     assert len(neurons.get_segments()) == 6
-    np.testing.assert_allclose(neurons.get_segments()[2][:, 1], np.maximum(sweep.magnitudes - 1, 0), atol=1e-6)
+    np.testing.assert_allclose(
+        neurons.get_segments()[2][:, 1], np.maximum(sweep.magnitudes - 1, 0), atol=1e-6
+    )
     assert all(ax.get_xlabel() == "input magnitude" and ax.get_ylabel() for ax in row.values())
     # The swept feature's own output lies on top, thick and coloured.
     outputs = curves(row["Outputs"])
@@ -62,7 +66,9 @@ def test_small_panels_show_the_same_with_their_kind(spd_resid_mlp):
     assert "1 threshold, 5 silent" not in shown and "5 silent, 1 threshold" in shown
     blocks = [ax for ax in figure.axes if not ax.axison]
     assert len(blocks) == 4  # neurons; importance, gate output and gate input of one component
-    lines = max((c for c in blocks[0].collections), key=lambda c: len(c.get_paths()[0].vertices)).get_segments()
+    lines = max(
+        (c for c in blocks[0].collections), key=lambda c: len(c.get_paths()[0].vertices)
+    ).get_segments()
     assert len(lines) == 6
     # Neuron 2 rises from magnitude 1, the middle of its panel; all others lie flat.
     risen = [np.ptp(line[:, 1]) > 1e-9 for line in lines]
@@ -117,7 +123,9 @@ def test_neurons_are_limited_to_those_that_respond_most(spd_resid_mlp):
     before = grid_data(sweep, MagnitudeConfig(pre_activation=True), 4, "layers.0.mlp_in")
     np.testing.assert_allclose(before.neurons[:, 4], sweep.magnitudes - 1.0, atol=1e-6)
     assert data.components.tolist() == [4]
-    assert "Neurons, before the nonlinearity" in overview(sweep.plot(4, "layers.0.mlp_in", pre_activation=True))
+    assert "Neurons, before the nonlinearity" in overview(
+        sweep.plot(4, "layers.0.mlp_in", pre_activation=True)
+    )
 
 
 def test_the_strongest_components_are_drawn_and_the_rest_counted(spd_resid_mlp):
@@ -165,6 +173,8 @@ def test_points_lie_in_their_panel_and_never_outside():
     ax = block_axes(Figure(figsize=(6, 4)), 0.5, 0.5, 4.0, 2.0)
     small = SmallMultiples(ax, 5, 3, (1.0, 1.0), (0.2, 0.3), (0.0, 2.0), (-1.0, 1.0))
     assert small.rows == 2
-    x, y = small.place(np.array([0.0, 2.0, 1.0, 9.0]), np.array([-1.0, 1.0, 0.0, 9.0]), np.array([0, 2, 4, 4]))
+    x, y = small.place(
+        np.array([0.0, 2.0, 1.0, 9.0]), np.array([-1.0, 1.0, 0.0, 9.0]), np.array([0, 2, 4, 4])
+    )
     np.testing.assert_allclose(x, [0.0, 2.8, 1.4, 1.8])
     np.testing.assert_allclose(y, [1.0, 1.7, 0.35, 0.7])

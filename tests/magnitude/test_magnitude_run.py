@@ -133,7 +133,9 @@ def test_a_threshold_that_leaves_nothing_is_said(tmp_path, spd_resid_mlp):
     made, notes = sweep_into(tmp_path, spd_resid_mlp, ci_threshold=1.0)
     assert len(made.files) == 6
     assert "no causal importance exceeds 1" in notes[0]
-    _, notes = sweep_into(tmp_path / "all", spd_resid_mlp, ci_threshold=1.0, features="0,1", summary_only=True)
+    _, notes = sweep_into(
+        tmp_path / "all", spd_resid_mlp, ci_threshold=1.0, features="0,1", summary_only=True
+    )
     assert len(notes) == 6 and "3 more" in notes[-1]
 
 
@@ -203,7 +205,15 @@ def test_frames_are_tidy(spd_tms):
     row = frame[(frame["index"] == 4) & (frame["magnitude"] == 2.0)]
     assert row["value"].item() == sweep.lower["linear1"][1, 1, 2, 4]
     everything = sweep.frame()
-    assert set(everything["kind"]) == {"outputs", "pre", "post", "gate_inputs", "gate_outputs", "lower", "upper"}
+    assert set(everything["kind"]) == {
+        "outputs",
+        "pre",
+        "post",
+        "gate_inputs",
+        "gate_outputs",
+        "lower",
+        "upper",
+    }
     assert not sweep.frame(kinds=["activations"]).size
     assert "<table>" in sweep._repr_html_() and "2 features" in sweep._repr_html_()
 

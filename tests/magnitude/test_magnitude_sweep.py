@@ -56,7 +56,9 @@ def test_equals_a_loop_of_single_rows(kind, two_sided, chunk_bytes, request):
             for name, values in sweep.arrays().items():
                 if name in expected:
                     compared.add(name)
-                    np.testing.assert_allclose(values[:, f, s], expected[name][:, 0].numpy(), atol=1e-6, rtol=1e-6)
+                    np.testing.assert_allclose(
+                        values[:, f, s], expected[name][:, 0].numpy(), atol=1e-6, rtol=1e-6
+                    )
     assert {n for n in sweep.arrays() if not n.startswith("post/")} - {"magnitudes", "features"} == compared
 
 
@@ -184,7 +186,9 @@ def test_range_includes_both_ends_and_needs_two_steps():
 
 def test_results_beyond_the_memory_are_refused_with_both_sizes(spd_tms, monkeypatch):
     monkeypatch.setattr(sweep_module, "free_memory", lambda: 100_000)
-    with pytest.raises(MicrotomeError, match=r"n_steps=4000.*MB of results.*0\.1 MB of memory.*lower n_steps"):
+    with pytest.raises(
+        MicrotomeError, match=r"n_steps=4000.*MB of results.*0\.1 MB of memory.*lower n_steps"
+    ):
         compute(spd_tms, [0], n_steps=4000, chunk_bytes=10_000)
 
 
@@ -204,6 +208,6 @@ def test_networks_that_take_no_vectors_are_one_line(data):
     for part, shape in {"w_in": (1, 3, 1), "b_in": (1, 3, 0), "w_out": (1, 3, 0), "b_out": (1, 3)}.items():
         parameters[f"gates.inner.{part}"] = torch.ones(shape)
     config = config_from_mapping({"method": "spd", "C": 3, "task_config": {"task_name": "target_data"}})
-    with pytest.raises(CannotLoad, match="model_path: .*a magnitude sweep needs") as told:
+    with pytest.raises(CannotLoad, match=r"model_path: .*a magnitude sweep needs") as told:
         compute(Decomposition(config, target, parameters, data), [0], n_steps=3)
     assert "\n" not in str(told.value)

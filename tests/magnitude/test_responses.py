@@ -20,15 +20,35 @@ X = np.linspace(0.0, 2.0, 101)
 
 
 def one(curve, x=X, scale=None):
-    found = classify_responses(x, np.asarray(curve, float)[None], None if scale is None else np.array([scale]))
+    found = classify_responses(
+        x, np.asarray(curve, float)[None], None if scale is None else np.array([scale])
+    )
     return {name: values[0] for name, values in found.numbers().items()}
 
 
 PLANTED = {
     "linear": [0.3 * X, -2 * X + 1, np.maximum(0, X - 0.09), X + 0.02 * np.sin(9 * X)],
-    "threshold": [np.maximum(0, X - 0.12), np.maximum(0, X - 0.5), -np.maximum(0, X - 1.5), X**4, 3 + np.maximum(0, X - 1) ** 2],
-    "saturating": [np.minimum(X, 1.88), np.minimum(X, 0.7), np.tanh(3 * X), 1 - np.exp(-4 * X), -np.minimum(X, 1.1)],
-    "non-monotonic": [X * (2 - X), np.exp(-((X - 1) ** 2) * 9), np.sin(4 * X), -X * np.exp(-3 * X), abs(X - 0.4)],
+    "threshold": [
+        np.maximum(0, X - 0.12),
+        np.maximum(0, X - 0.5),
+        -np.maximum(0, X - 1.5),
+        X**4,
+        3 + np.maximum(0, X - 1) ** 2,
+    ],
+    "saturating": [
+        np.minimum(X, 1.88),
+        np.minimum(X, 0.7),
+        np.tanh(3 * X),
+        1 - np.exp(-4 * X),
+        -np.minimum(X, 1.1),
+    ],
+    "non-monotonic": [
+        X * (2 - X),
+        np.exp(-((X - 1) ** 2) * 9),
+        np.sin(4 * X),
+        -X * np.exp(-3 * X),
+        abs(X - 0.4),
+    ],
     "curved": [np.sqrt(X), X + np.maximum(0, X - 1)],
     "silent": [np.zeros_like(X), np.full_like(X, 7.0), 1e4 + 1e-3 * X],
 }
@@ -201,7 +221,9 @@ def test_importances_equal_a_slow_reference(values, threshold):
             upper = x[-1] if last == 8 else x[last + 1]
             assert lower - 1e-9 <= found.onset[index] <= x[first] + 1e-9
             assert x[last] - 1e-9 <= found.offset[index] <= upper + 1e-9
-            assert found.intervals[index] == sum(a and not b for a, b in zip(active, [False, *active], strict=False))
+            assert found.intervals[index] == sum(
+                a and not b for a, b in zip(active, [False, *active], strict=False)
+            )
 
 
 def slow_importance(x, y, active, threshold):
@@ -231,7 +253,9 @@ def test_neither_the_scale_nor_the_sign_nor_the_axis_changes_the_kind(values, fa
     assert not (moved & ~edges).any()
     same = ~moved & np.isfinite(before.turning_point) & np.isfinite(after.turning_point) & ~edges
     np.testing.assert_allclose(after.turning_point[same], stretch * before.turning_point[same], rtol=1e-9)
-    np.testing.assert_allclose(after.slope, sign * factor / stretch * before.slope, rtol=1e-6, atol=1e-6 * factor)
+    np.testing.assert_allclose(
+        after.slope, sign * factor / stretch * before.slope, rtol=1e-6, atol=1e-6 * factor
+    )
 
 
 def values_on_a_limit(x, values):

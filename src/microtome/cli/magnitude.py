@@ -84,15 +84,26 @@ def _drawn_again(
 ) -> "Made":
     from microtome.core.references import open_run
 
-    swept = ("model_path", "output_dir", "device", "features", "feature_idx", "n_steps", "max_magnitude", "two_sided")
-    if parsed.positional or (given := [name for name in swept if name in parsed.values]):
-        word = parsed.positional[0] if parsed.positional else f"--{given[0]}"
-        raise MicrotomeError(f"{command}: --redraw takes what was swept as it is; leave out {word}")
+    swept = (
+        "model_path",
+        "output_dir",
+        "device",
+        "features",
+        "feature_idx",
+        "n_steps",
+        "max_magnitude",
+        "two_sided",
+    )
+    given = [*parsed.positional, *(f"--{name}" for name in swept if name in parsed.values)]
+    if given:
+        raise MicrotomeError(f"{command}: --redraw takes what was swept as it is; leave out {given[0]}")
     options = parsed.options
     folder = open_run(options.redraw, runs_root=options.runs_root, want=command)
     if folder.kind != command:
         raise MicrotomeError(f"{folder.path}: a {folder.kind} run; --redraw takes one that {command} made")
-    return redraw(folder, build(model, folder.config, parsed.values, str(folder.path / "config.yaml"), note=say))
+    return redraw(
+        folder, build(model, folder.config, parsed.values, str(folder.path / "config.yaml"), note=say)
+    )
 
 
 def _beside(base: dict[str, Any], path: Path | None) -> dict[str, Any]:

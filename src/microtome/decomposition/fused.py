@@ -158,7 +158,9 @@ def gate_outputs(inner: Float[Tensor, "K C N"], gates: GateWeights) -> Float[Ten
     weights = [w.detach().contiguous() for w in (gates.w_in, gates.b_in, gates.w_out, gates.b_out)]
     if library is None:
         parts = _chunks(inner, gates.hidden)
-        return torch.cat([gate_values(inner[:, part], _part(GateWeights(*weights), part)) for part in parts], 1)
+        return torch.cat(
+            [gate_values(inner[:, part], _part(GateWeights(*weights), part)) for part in parts], 1
+        )
     gate, lower = torch.empty_like(inner), torch.empty_like(inner)
     no_weight = inner.new_zeros(inner.shape[0], inner.shape[2])
     total = torch.empty(inner.shape[0], dtype=torch.float64)

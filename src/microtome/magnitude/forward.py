@@ -88,7 +88,7 @@ class Recorder:
         return {key: value for key, value in found.items() if self.wanted(key.split("/")[0])}
 
     def shows_neurons(self, name: str, output: Tensor) -> bool:
-        """Whether a site's outputs are neurons: neither the network's output nor part of a residual stream."""
+        """Whether a site's outputs are neurons: not the network's output, no part of a residual stream."""
         width = self.network.all_sites[name].weight.shape[-1]
         is_output = name == self.order[-1] and width == output.shape[-1]
         return not is_output and not (self._residual and name.endswith(".mlp_out"))
@@ -138,14 +138,16 @@ def n_inputs(decomposition: Decomposition) -> int:
 
 
 def _input_width(target: Target) -> int:
-    """What the embedding or the first site reads; of an own module, whose first site is not known, what fits."""
+    """What the embedding or the first site reads; of a user's module, whose order is not known, what fits."""
     embedding = getattr(target, "W_E", None)
     if isinstance(embedding, Tensor):
         return embedding.shape[-2]
     weights = [site.weight for site in target.sites().values()]
     widths = list(dict.fromkeys(weight.shape[1] for weight in weights))
     if isinstance(target, ModuleTarget):
-        widths.sort(key=lambda width: not _runs_on(target, weights[0].new_zeros(target.n_instances, 1, width)))
+        widths.sort(
+            key=lambda width: not _runs_on(target, weights[0].new_zeros(target.n_instances, 1, width))
+        )
     return widths[0]
 
 

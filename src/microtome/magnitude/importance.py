@@ -27,7 +27,7 @@ PerSite = dict[str, Float[np.ndarray, "K F S C"]]
 
 @dataclass(frozen=True)
 class ImportanceSweep:
-    """``lower[site] [K, F, S, C]``: causal importances for ``magnitude * e_feature``, F features, S magnitudes."""
+    """Causal importances ``lower[site] [K, F, S, C]`` for S magnitudes of F features."""
 
     magnitudes: Float[np.ndarray, " S"]
     features: Int[np.ndarray, " F"]
@@ -53,14 +53,17 @@ class ImportanceSweep:
                 magnitudes, values = np.abs(self.magnitudes[steps]), self._site(site)
                 level = np.full(values.shape[-1], threshold)
                 each = [
-                    [crossing(magnitudes, of[steps].T.astype(np.float64), level, strictly=True) for of in seed]
+                    [
+                        crossing(magnitudes, of[steps].T.astype(np.float64), level, strictly=True)
+                        for of in seed
+                    ]
                     for seed in values
                 ]
                 return sign * np.asarray(each) + 0.0
         raise bad_value("side", side, "was not swept", "sweep it with two_sided=True")
 
     def arrays(self, threshold: float | None = None) -> dict[str, np.ndarray]:
-        """``magnitudes``, ``features``, ``lower/<site>``; with a threshold also ``onset/<site>`` for m >= 0."""
+        """``magnitudes``, ``features``, ``lower/<site>``; with a threshold ``onset/<site>`` too."""
         named = {"magnitudes": self.magnitudes, "features": self.features}
         named |= {f"lower/{site}": values for site, values in self.lower.items()}
         if threshold is not None:
@@ -100,7 +103,7 @@ class ImportanceSweep:
 
         from microtome.magnitude.summary import response_frame
 
-        table = response_frame(self._as_magnitude_sweep(), instance, ci_threshold)
+        table: Any = response_frame(self._as_magnitude_sweep(), instance, ci_threshold)
         if not len(table):
             return pd.DataFrame()
         return table[table["kind"] != "never active"].drop(columns="family").reset_index(drop=True)
@@ -117,11 +120,11 @@ class ImportanceSweep:
         return self.lower[site]
 
     def _repr_html_(self) -> str:
-        rows = "".join(
-            f"<tr><td>{site}</td><td>{values.shape[-1]}</td><td>{int(np.isfinite(self.onsets(site, 0.1)[0]).any(0).sum())}"
-            "</td></tr>"
-            for site, values in self.lower.items()
-        )
+        def row(site: str) -> str:
+            alive = int(np.isfinite(self.onsets(site, 0.1)[0]).any(0).sum())
+            return f"<tr><td>{site}</td><td>{self.lower[site].shape[-1]}</td><td>{alive}</td></tr>"
+
+        rows = "".join(map(row, self.sites))
         low, high = self.magnitudes[0], self.magnitudes[-1]
         title = f"Causal importances of {len(self.features)} features, magnitudes {low:g} to {high:g}"
         head = "<tr><th>site</th><th>components</th><th>active for some feature</th></tr>"
@@ -162,7 +165,11 @@ def load(path: str | Path, runs_root: str | Path = Path("runs")) -> ImportanceSw
 def importance_in(run: RunFolder) -> ImportanceSweep:
     """The sweep that a run folder holds. Raises ``CannotLoad``."""
     if run.kind != KIND:
-        raise CannotLoad(f"{run.path}: a {run.kind} run, not an importance sweep; `microtome importance` makes one")
+        raise CannotLoad(
+            f"{run.path}: a {run.kind} run, not an importance sweep; `microtome importance` makes one"
+        )
     arrays = run.load_arrays("importance")
-    lower = {name.removeprefix("lower/"): values for name, values in arrays.items() if name.startswith("lower/")}
+    lower = {
+        name.removeprefix("lower/"): values for name, values in arrays.items() if name.startswith("lower/")
+    }
     return ImportanceSweep(arrays["magnitudes"], arrays["features"], lower)

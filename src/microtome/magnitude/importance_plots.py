@@ -88,8 +88,12 @@ def _title(feature: int, largest: Float[np.ndarray, " C"], threshold: float) -> 
 def _heading(figure: Figure, words: str, above: np.ndarray, seed_name: str) -> None:
     height = figure.get_figheight()
     alive = int(above.any(0).sum())
-    figure.suptitle(", ".join(filter(None, (words, seed_name))), x=0.01, y=1 - 0.1 / height, ha="left", va="top")
-    said = f"input: components that turn on, strongest first.  {alive} of {above.shape[1]} components turn on."
+    figure.suptitle(
+        ", ".join(filter(None, (words, seed_name))), x=0.01, y=1 - 0.1 / height, ha="left", va="top"
+    )
+    said = (
+        f"input: components that turn on, strongest first.  {alive} of {above.shape[1]} components turn on."
+    )
     figure.text(0.01, 1 - 0.33 / height, said, ha="left", va="top", fontsize=8, color="#656d76")
 
 
@@ -140,8 +144,12 @@ def onset_map(
     left_out = onsets.shape[1] - len(alive)
     title = ", ".join(filter(None, (f"{site}: where components turn on", seed_name)))
     ax.set_title(title, pad=18)
-    said = f"importance > {ci_threshold:g}" + (f"; {left_out} components that never do are left out" if left_out else "")
-    ax.annotate(said, (0, 1), (0, 6), "axes fraction", textcoords="offset points", fontsize=8, color="#656d76")
+    said = f"importance > {ci_threshold:g}" + (
+        f"; {left_out} components that never do are left out" if left_out else ""
+    )
+    ax.annotate(
+        said, (0, 1), (0, 6), "axes fraction", textcoords="offset points", fontsize=8, color="#656d76"
+    )
     ax.set(xlabel="component", ylabel="feature")
     if not len(order):
         note(ax, "no component turns on")

@@ -16,8 +16,6 @@ from microtome.magnitude.run import MANY_ROWS, Made, load_model, new_folder
 from microtome.magnitude.words import in_words
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from microtome.decomposition.result import Decomposition
 
 DEFAULT_PANEL = (1.6, 1.2)
@@ -87,7 +85,11 @@ def _finish(
 
 
 def _draw(
-    sweep: ImportanceSweep, config: ImportanceConfig, folder: RunFolder, site: str, note: Callable[[str], None]
+    sweep: ImportanceSweep,
+    config: ImportanceConfig,
+    folder: RunFolder,
+    site: str,
+    note: Callable[[str], None],
 ) -> list[Path]:
     k, count = sweep.n_instances, len(sweep.features)
     shared: dict[str, Any] = {
@@ -111,7 +113,7 @@ def _draw(
     return [grid, folder.save_figure(f"{stem}_onsets", figure, dpi=min(config.dpi, most), where="")]
 
 
-def _rows(sweep: ImportanceSweep, frame: "pd.DataFrame") -> list[dict[str, Any]]:
+def _rows(sweep: ImportanceSweep, frame: Any) -> list[dict[str, Any]]:
     """For every site: components, how many turn on, and for how many features each kind was seen."""
     rows = []
     for site in sweep.sites:
@@ -137,6 +139,7 @@ def _words(row: dict[str, Any]) -> str:
     if not kinds:
         return f"none of {row['components']} components turns on"
     return (
-        f"{row['turning_on']} of {row['components']} components turn on, for {row['features_with_a_component']}"
-        f" features, half of them below {row['median_onset']:.3g} ({in_words(kinds)})"
+        f"{row['turning_on']} of {row['components']} components turn on, for"
+        f" {row['features_with_a_component']} features, half of them below {row['median_onset']:.3g}"
+        f" ({in_words(kinds)})"
     )

@@ -13,7 +13,8 @@ from jaxtyping import Int
 from microtome.core.progress import progress
 from microtome.core.runs import RunFolder
 from microtome.magnitude.config import MagnitudeConfig
-from microtome.magnitude.plots import GridData, figure_size, unified_grid
+from microtome.magnitude.families import GridData
+from microtome.magnitude.plots import figure_size, unified_grid
 from microtome.magnitude.result import MagnitudeSweep
 from microtome.magnitude.words import importance_kinds, output_words, response_kinds
 
@@ -126,9 +127,7 @@ def panel_and_scale(asked: tuple[float, float]) -> tuple[tuple[float, float], fl
     return enlarged(asked, DEFAULT_PANEL)
 
 
-def enlarged(
-    asked: tuple[float, float], default: tuple[float, float]
-) -> tuple[tuple[float, float], float]:
+def enlarged(asked: tuple[float, float], default: tuple[float, float]) -> tuple[tuple[float, float], float]:
     """Panel size in inches at which type is readable, and how much the picture is enlarged to the size asked.
 
     Panels of more than twice the default size are drawn smaller and enlarged as a whole, type included.

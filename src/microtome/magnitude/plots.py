@@ -1,77 +1,25 @@
 """The unified grid: neurons, output, causal importances, gate outputs and gate inputs against magnitude."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from microtome.magnitude.families import Family, GridData, activity, of_components
 from microtome.magnitude.small_multiples import SmallMultiples, block_axes
-from microtome.plotting.style import (
-    FAINT,
-    LINES,
-    LINES_IMPORTANCE,
-    PALETTE,
-    light_grid,
-    line_colours,
-    note,
-    styled,
-)
+from microtome.plotting.style import FAINT, light_grid, note, styled
 
 COLUMNS = 10
 SPAN = 2  # an overview panel is as wide and as high as two of the small ones
 LEGEND_COLUMNS = 10
 X_LABEL = "input magnitude"
-OTHERS = "#c9cdd2"
 WORDS = "#656d76"
 # Margins and gaps in inches, so that panels of any size read alike.
 LEFT, RIGHT, TOP, BOTTOM, BETWEEN, GAP = 0.85, 0.2, 0.86, 0.5, 0.62, (0.22, 0.32)
-
-
-@dataclass(frozen=True)
-class GridData:
-    """Responses of one site to one feature, over S magnitudes; ``neurons`` and the gate arrays may be None.
-
-    ``components`` are the indices of the columns of the gate arrays, ``neuron_names`` those of ``neurons``.
-    ``activations`` are drawn in place of the gate arrays for a method without gates. ``importance_note``
-    says why no component is drawn, ``words`` what kinds of responses each family has; ``neuron_kinds`` and
-    ``component_kinds`` are the kinds of those drawn.
-    """
-
-    magnitudes: Float[np.ndarray, " S"]
-    outputs: Float[np.ndarray, "S d_out"]
-    neurons: Float[np.ndarray, "S N"] | None
-    neuron_names: Int[np.ndarray, " N"]
-    components: Int[np.ndarray, " c"]
-    importance: Float[np.ndarray, "S c"] | None = None
-    gate_outputs: Float[np.ndarray, "S c"] | None = None
-    gate_inputs: Float[np.ndarray, "S c"] | None = None
-    activations: Float[np.ndarray, "S c"] | None = None
-    importance_note: str = ""
-    nonlinear: bool = True  # whether a nonlinearity changes the neurons
-    words: dict[str, str] = field(default_factory=dict)
-    neuron_kinds: Sequence[str] = ()
-    component_kinds: Sequence[str] = ()
-
-
-@dataclass(frozen=True)
-class _Family:
-    title: str
-    label: str
-    values: np.ndarray | None
-    names: Sequence[str]
-    colours: Sequence[Any]
-    words: str = ""
-    missing: str = ""
-    limits: tuple[float, float] | None = None
-    threshold: float | None = None
-    own: int | None = None  # the line that is thick, the others being thin
-    each: bool = True  # whether each line also has a panel of its own
 
 
 @styled
@@ -91,7 +39,7 @@ def unified_grid(
     Neurons are coloured by index in viridis, components in plasma, in both parts alike. Neurons share one
     scale, importances run from 0 to 1, gate outputs and gate inputs share a scale each.
     """
-    families = [*_activity(data, pre_activation, feature), *_of_components(data, ci_threshold)]
+    families = [*activity(data, pre_activation, feature), *of_components(data, ci_threshold)]
     rows = _rows([] if summary_only else _with_panels(families))
     figure = Figure(figsize=_size(rows, figsize_per_subplot))
     figure.set_layout_engine("none")
@@ -125,91 +73,10 @@ def _name_components(figure: Figure, components: np.ndarray, colours: Sequence[A
     )
 
 
-def _activity(data: GridData, pre_activation: bool, feature: int) -> list[_Family]:
-    stage = "before" if pre_activation else "after"
-    own = feature if feature < data.outputs.shape[1] else None
-    outputs = range(data.outputs.shape[1])
-    return [
-        _Family(
-            f"Neurons, {stage} the nonlinearity" if data.nonlinear else "Neurons",
-            "activation",
-            data.neurons,
-            _named("neuron", data.neuron_names, data.neuron_kinds),
-            line_colours(len(data.neuron_names), LINES),
-            data.words.get("neurons", ""),
-            "this layer's outputs are\nno neurons",
-            _limits(data.neurons),
-        ),
-        _Family(
-            "Outputs" if own is None else f"Outputs (output {feature} coloured)",
-            "output",
-            data.outputs,
-            [f"output {i}" for i in outputs],
-            [PALETTE[1] if i == own else OTHERS for i in outputs],
-            data.words.get("outputs", ""),
-            limits=_limits(data.outputs),
-            own=own,
-            each=False,
-        ),
-    ]
+Row = list[tuple[Family, float]]  # families with the column in which each starts
 
 
-def _of_components(data: GridData, threshold: float) -> list[_Family]:
-    names = _named("component", data.components)
-    kinds = _named("component", data.components, data.component_kinds)
-    plasma = line_colours(len(names), LINES_IMPORTANCE)
-    missing = data.importance_note
-
-    def family(title: str, label: str, values: np.ndarray | None, words: str = "", **more: Any) -> _Family:
-        titles = kinds if words else names
-        return _Family(title, label, values, titles, plasma, data.words.get(words, ""), missing, **more)
-
-    if data.activations is not None:
-        limits = _limits(data.activations)
-        title = "Component activation (length of its output)"
-        return [family(title, "activation", data.activations, "component activations", limits=limits)]
-    return [
-        family(
-            f"Causal importance (if > {threshold:g})",
-            "causal importance",
-            data.importance,
-            "causal importances",
-            limits=_importance_limits(data.importance),
-            threshold=threshold,
-        ),
-        family(
-            "Gate output, before the sigmoid", "gate output", data.gate_outputs, limits=_limits(data.gate_outputs)
-        ),
-        family(
-            "Gate input (inner activation)", "gate input", data.gate_inputs, limits=_limits(data.gate_inputs)
-        ),
-    ]
-
-
-def _named(what: str, names: Int[np.ndarray, " n"], kinds: Sequence[str] = ()) -> list[str]:
-    ends = [f": {kind}" for kind in kinds] if len(kinds) else [""] * len(names)
-    return [f"{what} {name}{end}" for name, end in zip(names, ends, strict=True)]
-
-
-def _limits(values: np.ndarray | None) -> tuple[float, float] | None:
-    finite = None if values is None else values[np.isfinite(values)]
-    if finite is None or not finite.size:
-        return None
-    low, high = float(finite.min()), float(finite.max())
-    room = 0.06 * ((high - low) or 1.0)
-    return low - room, high + room
-
-
-def _importance_limits(values: np.ndarray | None) -> tuple[float, float]:
-    # The lower-leaky sigmoid goes below 0, for strongly negative gates too far to show.
-    lowest = 0.0 if values is None or not values.size else min(0.0, float(np.nanmin(values)))
-    return max(lowest, -0.1) - 0.04, 1.04
-
-
-Row = list[tuple[_Family, float]]  # families with the column in which each starts
-
-
-def _rows(families: Sequence[_Family]) -> list[Row]:
+def _rows(families: Sequence[Family]) -> list[Row]:
     """Families one under the other; narrow ones beside each other with half a column between them."""
     rows: list[Row] = []
     free = 0.0
@@ -235,16 +102,16 @@ def _size(rows: Sequence[Row], panel: tuple[float, float]) -> tuple[float, float
 
 def figure_size(data: GridData, panel: tuple[float, float], summary_only: bool) -> tuple[float, float]:
     """Width and height in inches that ``unified_grid`` will have."""
-    families = [*_activity(data, False, 0), *_of_components(data, 0.0)]
+    families = [*activity(data, False, 0), *of_components(data, 0.0)]
     return _size(_rows([] if summary_only else _with_panels(families)), panel)
 
 
-def _with_panels(families: Sequence[_Family]) -> list[_Family]:
+def _with_panels(families: Sequence[Family]) -> list[Family]:
     return [f for f in families if f.each and f.values is not None and f.values.size]
 
 
 def _overview_row(
-    figure: Figure, families: Sequence[_Family], data: GridData, top: float, panel: tuple[float, float]
+    figure: Figure, families: Sequence[Family], data: GridData, top: float, panel: tuple[float, float]
 ) -> None:
     across, up = figure.get_size_inches()
     width, height = (SPAN * size for size in panel)
@@ -258,11 +125,17 @@ def _overview_row(
         words = f"no gates: {data.importance_note}" if data.importance_note else "no gates in this method"
         middle = (left + (across - RIGHT)) / 2
         figure.text(
-            middle / across, (top - height / 2) / up, words, ha="center", va="center", color=FAINT, fontsize=8.5
+            middle / across,
+            (top - height / 2) / up,
+            words,
+            ha="center",
+            va="center",
+            color=FAINT,
+            fontsize=8.5,
         )
 
 
-def _overview(ax: Axes, family: _Family, magnitudes: np.ndarray, pad: float) -> None:
+def _overview(ax: Axes, family: Family, magnitudes: np.ndarray, pad: float) -> None:
     ax.set_title(family.title, pad=pad)
     ax.set(xlabel=X_LABEL)
     ax.set_xlim(magnitudes[0], magnitudes[-1])
@@ -293,7 +166,7 @@ def _overview(ax: Axes, family: _Family, magnitudes: np.ndarray, pad: float) -> 
 def _one_each(
     figure: Figure,
     bottom: float,
-    family: _Family,
+    family: Family,
     start: float,
     magnitudes: np.ndarray,
     panel: tuple[float, float],

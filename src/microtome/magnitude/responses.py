@@ -7,8 +7,8 @@ Responses of neurons and outputs; the first that applies:
 
 - **silent**: the range is at most 1 % of ``scale`` (the largest range among the curves shown together).
 - **non-monotonic**: moves by at least 10 % of its range one way and then as much the other way.
-- **threshold**: for at least the first 10 % of the magnitudes it moves by less than 5 % of its largest movement
-  (a straight line does so for 5 %, ``max(0, m - t)`` with t at 5.3 % of the magnitudes for 10 %).
+- **threshold**: for at least the first 10 % of the magnitudes it moves by less than 5 % of its largest
+  movement (a straight line does so for 5 %, ``max(0, m - t)`` with t at 5.3 % of the magnitudes for 10 %).
 - **saturating**: the same at the end: for at least the last 10 % of the magnitudes it stays within 5 %. Where
   both ends are flat, the longer part gives the word.
 - **linear**: a straight line explains at least 99 % of the variance (R2).
@@ -49,11 +49,11 @@ class _Numbers:
 class Responses(_Numbers):
     """One value a curve; numbers that its kind does not have are NaN.
 
-    ``slope`` and ``r2`` are those of the straight line of least squares. ``onset`` (threshold): where the line
-    through 5 % and 20 % of the movement meets the start's level. ``knee`` (saturating): the same seen from the
-    end. ``plateau_ratio``: the slope over the last quarter of the magnitudes as a share of the steepest slope
-    over any quarter. ``turning_point`` (non-monotonic): the magnitude at which it first turns; ``reversal``:
-    how far it then goes back, as a share of its range.
+    ``slope`` and ``r2`` are those of the straight line of least squares. ``onset`` (threshold): where the
+    line through 5 % and 20 % of the movement meets the start's level. ``knee`` (saturating): the same seen
+    from the end. ``plateau_ratio``: the slope over the last quarter of the magnitudes as a share of the
+    steepest slope over any quarter. ``turning_point`` (non-monotonic): the magnitude at which it first turns;
+    ``reversal``: how far it then goes back, as a share of its range.
     """
 
     kind: Shaped[np.ndarray, "..."]
@@ -73,9 +73,9 @@ class Responses(_Numbers):
 class Importances(_Numbers):
     """One value a curve; magnitudes of curves that are never active are NaN.
 
-    ``onset`` and ``offset``: the first and the last magnitude above the threshold. ``share`` of the magnitudes
-    above it, in how many ``intervals``. ``peak_position``: the mean magnitude at 99 % of the maximum or more;
-    ``peak_width``: how much of the axis lies at half of the maximum or more.
+    ``onset`` and ``offset``: the first and the last magnitude above the threshold. ``share`` of the
+    magnitudes above it, in how many ``intervals``. ``peak_position``: the mean magnitude at 99 % of the
+    maximum or more; ``peak_width``: how much of the axis lies at half of the maximum or more.
     """
 
     kind: Shaped[np.ndarray, "..."]
@@ -100,7 +100,7 @@ def classify_responses(
     that do not move at all are silent. ``magnitudes`` grow and have at least two values.
     """
     x, y = np.asarray(magnitudes, dtype=np.float64), np.asarray(curves, dtype=np.float64)
-    finite = np.isfinite(y).all(-1)
+    finite = np.asarray(np.isfinite(y).all(-1))
     y = np.where(finite[..., None], y, 0.0)
     span = np.ptp(y, axis=-1)
     noise = ROUNDING * np.abs(y).max(-1)
@@ -145,7 +145,7 @@ def classify_importances(
 ) -> Importances:
     """The kind of every causal importance and its numbers; see above for what the words mean."""
     x, y = np.asarray(magnitudes, dtype=np.float64), np.asarray(curves, dtype=np.float64)
-    finite = np.isfinite(y).all(-1)
+    finite = np.asarray(np.isfinite(y).all(-1))
     y = np.where(finite[..., None], y, 0.0)
     active = y > threshold
     ever = active.any(-1) & finite
@@ -153,9 +153,7 @@ def classify_importances(
     share = active.mean(-1)
     length = x[-1] - x[0]
     onset = crossing(x, y, np.full(y.shape[:-1], threshold), strictly=True)
-    offset = x[-1] - crossing(
-        x[-1] - x[::-1], y[..., ::-1], np.full(y.shape[:-1], threshold), strictly=True
-    )
+    offset = x[-1] - crossing(x[-1] - x[::-1], y[..., ::-1], np.full(y.shape[:-1], threshold), strictly=True)
     high = y >= 0.99 * top[..., None]
     rules = {
         "not finite": ~finite,
@@ -247,7 +245,7 @@ def _straight_line(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray
 
 
 def _flat_part(x: np.ndarray, movement: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Share of the axis before 5 % of the movement, and where the rise from there is extrapolated to begin."""
+    """Share of the axis before 5 % of the movement, and where the rise beyond it would begin."""
     largest = movement.max(-1)
     slightly = crossing(x, movement, FLAT_LEVEL * largest)
     clearly = crossing(x, movement, RISE_LEVEL * largest)

@@ -145,7 +145,11 @@ class MagnitudeSweep:
         parts = []
         for name, values in self.arrays().items():
             kind, _, at = name.partition("/")
-            if values.ndim != 4 or (kinds and kind not in kinds) or (site is not None and at not in ("", site)):
+            if (
+                values.ndim != 4
+                or (kinds and kind not in kinds)
+                or (site is not None and at not in ("", site))
+            ):
                 continue
             for f in positions:
                 parts.append(_long(self.magnitudes, values[instance, f], int(self.features[f]), at, kind))
@@ -197,7 +201,9 @@ def load(path: str | Path, runs_root: str | Path = Path("runs")) -> MagnitudeSwe
 def sweep_in(run: RunFolder) -> MagnitudeSweep:
     """The sweep that a run folder holds. Raises ``CannotLoad``."""
     if run.kind != KIND:
-        raise CannotLoad(f"{run.path}: a {run.kind} run, not a magnitude sweep; `microtome magnitude` makes one")
+        raise CannotLoad(
+            f"{run.path}: a {run.kind} run, not a magnitude sweep; `microtome magnitude` makes one"
+        )
     arrays = run.load_arrays("magnitude")
     summary = run.summary
     return MagnitudeSweep.of(

@@ -56,7 +56,7 @@ class SmallMultiples:
         row, column = panel // self.columns, panel % self.columns
         left = column * self.size[0]
         bottom = (self.rows - row - 1) * self.size[1]
-        across = (np.clip(x, *sorted(self.x)) - self.x[0]) / (self.x[1] - self.x[0])
+        across = (np.clip(x, min(self.x), max(self.x)) - self.x[0]) / (self.x[1] - self.x[0])
         up = (np.clip(y, *self.y) - self.y[0]) / (self.y[1] - self.y[0])
         return left + across * self.frame[0], bottom + up * self.frame[1]
 
@@ -74,7 +74,8 @@ class SmallMultiples:
         where = np.broadcast_to(np.asarray(panel)[:, None], shape)
         points = self.place(np.broadcast_to(x[steps], shape), values[:, steps], where)
         lines = LineCollection(list(np.stack(points, axis=-1)), colors=colours, **how)
-        return self.ax.add_collection(lines, autolim=False)
+        self.ax.add_collection(lines, autolim=False)
+        return lines
 
     def bands(
         self,
@@ -120,16 +121,16 @@ class SmallMultiples:
                     at = b + up * (value - self.y[0]) / (self.y[1] - self.y[0])
                     marks.append([(a - TICK, at), (a, at)])
                     self._text(a - 2 * TICK, at, _number(value), TICK_SIZE, ha="right", va="center")
-                self._text(
-                    a - 0.42, b + up / 2, y_label, LABEL_SIZE, ha="center", va="center", rotation=90
-                )
+                self._text(a - 0.42, b + up / 2, y_label, LABEL_SIZE, ha="center", va="center", rotation=90)
             if index + self.columns >= self.count:
                 for value in _ticks(self.x, x_ticks):
                     at = a + across * (value - self.x[0]) / (self.x[1] - self.x[0])
                     marks.append([(at, b - TICK), (at, b)])
                     self._text(at, b - 2 * TICK, _number(value), TICK_SIZE, ha="center", va="top")
                 self._text(a + across / 2, b - 0.19, x_label, LABEL_SIZE, ha="center", va="top")
-        self.ax.add_collection(LineCollection([*frames, *marks], colors=FAINT, lw=0.7, zorder=2), autolim=False)
+        self.ax.add_collection(
+            LineCollection([*frames, *marks], colors=FAINT, lw=0.7, zorder=2), autolim=False
+        )
 
     def _text(self, x: float, y: float, words: str, size: float, **how: Any) -> None:
         self.ax.text(x, y, words, fontsize=size, color=INK, **how)
@@ -148,7 +149,11 @@ def block_axes(figure: Any, left: float, bottom: float, width: float, height: fl
 def _ticks(limits: tuple[float, float], most: int) -> list[float]:
     low, high = sorted(limits)
     room = 1e-9 * (high - low)
-    return [v for v in MaxNLocator(most, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high) if low - room <= v <= high + room]
+    return [
+        v
+        for v in MaxNLocator(most, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high)
+        if low - room <= v <= high + room
+    ]
 
 
 def _number(value: float) -> str:

@@ -84,12 +84,12 @@ def _classified(
         }
 
 
-def counts_of(frame: "pd.DataFrame") -> list[tuple[str, str, str]]:
+def counts_of(frame: Any) -> list[tuple[str, str, str]]:
     """Site, family and how many curves are of each kind, in words."""
     return [(site, family, in_words(kinds)) for site, family, kinds in kind_counts(frame)]
 
 
-def kind_counts(frame: "pd.DataFrame") -> list[tuple[str, str, dict[str, int]]]:
+def kind_counts(frame: Any) -> list[tuple[str, str, dict[str, int]]]:
     """Site, family and how many curves are of each kind, over all features and sides."""
     found = []
     for (site, family), part in frame.groupby(["site", "family"], sort=False):  # pyright: ignore[reportGeneralTypeIssues]
@@ -99,7 +99,7 @@ def kind_counts(frame: "pd.DataFrame") -> list[tuple[str, str, dict[str, int]]]:
     return found
 
 
-def summary_of(sweep: MagnitudeSweep, frame: "pd.DataFrame") -> dict[str, Any]:
+def summary_of(sweep: MagnitudeSweep, frame: Any) -> dict[str, Any]:
     """What ``summary.json`` says of a sweep."""
     responses: dict[str, dict[str, dict[str, int]]] = {}
     for site, family, kinds in kind_counts(frame):
@@ -115,7 +115,7 @@ def summary_of(sweep: MagnitudeSweep, frame: "pd.DataFrame") -> dict[str, Any]:
     }
 
 
-def _strongest(frame: "pd.DataFrame", each: int = 1) -> list[dict[str, Any]]:
+def _strongest(frame: Any, each: int = 1) -> list[dict[str, Any]]:
     """The components with the largest importances of each feature, side and site, active ones only."""
     active = frame[(frame["family"] == FAMILIES["lower"]) & (frame["kind"] != "never active")]
     if not len(active):
@@ -131,7 +131,7 @@ def _component_row(row: dict[str, Any]) -> dict[str, Any]:
     return {**named, "kind": row["kind"], **{name: round(float(row[name]), 6) for name in numbers}}
 
 
-def lines_of(frame: "pd.DataFrame") -> list[str]:
+def lines_of(frame: Any) -> list[str]:
     """A short table for the terminal; for few features with what the words rest on."""
     n = frame["feature"].nunique() if len(frame) else 0
     rows = [(site or "network", family, words) for site, family, words in counts_of(frame)]
@@ -147,7 +147,7 @@ def lines_of(frame: "pd.DataFrame") -> list[str]:
     return lines
 
 
-def _own_outputs(frame: "pd.DataFrame") -> list[str]:
+def _own_outputs(frame: Any) -> list[str]:
     own = frame[(frame["family"] == "outputs") & (frame["index"] == frame["feature"])]
     return [f"feature {row['feature']}{_side(row)}: {response_words(row)}" for row in own.to_dict("records")]
 

@@ -60,7 +60,7 @@ def compute(
 
 
 class _Rows:
-    """The inputs ``magnitude * e_feature``, made a piece at a time; feature by feature, magnitudes innermost."""
+    """The inputs ``magnitude * e_feature``, made a piece at a time; magnitudes innermost."""
 
     def __init__(
         self,
@@ -99,9 +99,7 @@ def _record(recorder: Recorder, rows: _Rows, chunk_bytes: int, told: Told | None
             _check_memory({name: v.shape[-1] for name, v in made.items()}, rows, itemsize)
         for name, values in made.items():
             if name not in arrays:
-                arrays[name] = np.empty(
-                    (rows.k, values.shape[-1], len(rows)), dtype=_numpy_type(values)
-                )
+                arrays[name] = np.empty((rows.k, values.shape[-1], len(rows)), dtype=_numpy_type(values))
             arrays[name][:, :, start:stop] = values.mT.cpu().numpy()
         if told is not None:
             told(stop, len(rows))

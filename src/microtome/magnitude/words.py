@@ -42,7 +42,7 @@ def response_words(row: dict[str, Any]) -> str:
 def response_kinds(
     magnitudes: Float[np.ndarray, " S"], values: Float[np.ndarray, "S width"]
 ) -> tuple[str, list[str]]:
-    """How many of the curves are of each kind, in words; and the kind of each, both sides' where they differ."""
+    """How many curves are of each kind, in words; and the kind of each, both sides' where they differ."""
     scale = np.full(values.shape[1], np.ptp(values, axis=0).max())
     found = [
         (sign, classify_responses(np.abs(magnitudes[steps]), values[steps].T, scale).kind.tolist())
