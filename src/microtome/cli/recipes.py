@@ -29,6 +29,8 @@ def recipes(folder: Path | None = None, command: str = "") -> dict[str, Path]:
 def _command_of(name: str) -> str:
     if name.startswith("magnitude"):
         return "magnitude"
+    if name.startswith("dictionary"):
+        return "dictionary"
     if name.startswith("causal_importance"):
         return "importance"
     if name.endswith("sweep_config"):

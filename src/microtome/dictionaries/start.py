@@ -40,11 +40,8 @@ def random_directions(config: DictionaryConfig, draws: torch.Generator) -> Float
     return torch.nn.functional.normalize(rows, dim=1)
 
 
-def quantile_threshold(
-    dictionary: Dictionary, x: Float[Tensor, "N d"], k: int, processes: Processes
-) -> float:
-    """The threshold above which ``2 k`` features act on an input on average (the mean of all processes')."""
+def quantile_threshold(dictionary: Dictionary, x: Float[Tensor, "N d"], k: int) -> float:
+    """The projection above which ``2 k`` features act on an input on average."""
     z = dictionary.project(x).relu().flatten()
     wanted = min(2 * k * len(x), z.numel() - 1)
-    value = z.kthvalue(z.numel() - wanted).values.double()[None]
-    return max(float(all_reduce_sum(value, processes)) / processes.size, 1e-3)
+    return max(float(z.kthvalue(z.numel() - wanted).values), 1e-3)

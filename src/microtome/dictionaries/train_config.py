@@ -1,6 +1,5 @@
 """Settings of dictionary training. Torch free."""
 
-from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
@@ -154,16 +153,3 @@ class DictionaryTrainConfig(DictionaryTraining):
     tracker: Literal["none", "wandb", "tensorboard"] = "none"
     """Where metrics go besides the run folder."""
     wandb_project: str | None = None
-
-
-class ResumeOptions(Config):
-    """Where a run is."""
-
-    out_dir: Path | None = None
-    """The run folder itself; left out, a new one under runs_root."""
-    runs_root: Path = Path("runs")
-    """The folder that run folders are made in."""
-    resume: str | None = None
-    """Carry a stopped run on."""
-    quiet: bool = False
-    """Show no progress."""

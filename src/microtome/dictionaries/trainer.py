@@ -72,11 +72,17 @@ class DictionaryTrainer:
             d.W_enc.copy_(d.W_dec)
             d.b_dec.copy_(centre(first, t.centre, self.processes))
             self.bandwidth = t.bandwidth
-            if c.architecture == "jumprelu":
-                level = quantile_threshold(d, first[: t.batch_size], t.k, self.processes)
-                d.get_parameter("threshold").fill_(level)
-                self.bandwidth = t.bandwidth * level
+            if c.architecture not in SPARSE:
+                self._start_sparse(first)
         self.since_fired = torch.zeros(c.n_features, dtype=torch.int64, device=self.device)
+
+    def _start_sparse(self, first: Tensor) -> None:
+        """Let about ``2 k`` features act from the beginning, instead of half of them."""
+        level = quantile_threshold(self.dictionary, first[: self.training.batch_size], self.training.k)
+        level = float(all_reduce_sum(torch.tensor(level), self.processes)) / self.processes.size
+        name = {"jumprelu": "threshold", "relu": "b_enc", "gated": "b_gate"}[self.config.architecture]
+        self.dictionary.get_parameter(name).fill_(level if name == "threshold" else -level)
+        self.bandwidth = self.training.bandwidth * level
 
     # -- one step ------------------------------------------------------------------------------------------
 

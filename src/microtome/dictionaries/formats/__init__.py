@@ -5,6 +5,7 @@ from typing import Any
 
 _PUBLIC = {
     "open_dictionary": "microtome.dictionaries.formats.opening",
+    "save_dictionary": "microtome.dictionaries.formats.saving",
     "save_dictionary_learning": "microtome.dictionaries.formats.dictionary_learning",
     "save_saelens": "microtome.dictionaries.formats.saelens",
     "save_sparsify": "microtome.dictionaries.formats.sparsify",

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
 from microtome.core.errors import CannotLoad
+from microtome.core.hub import hub_answers
 
 NAME = re.compile(r"(?:hf:)?([\w.-]+/[\w.-]+)(?:/(.+?))?/?")
 
@@ -26,6 +27,8 @@ def fetch(text: str, choose: Callable[[list[str]], str]) -> tuple[Path, list[str
         ) from None
     repo, folder = named[1], named[2]
     try:
+        if not hub_answers():
+            raise ConnectionError("no network, or offline mode")
         names = hub.list_repo_files(repo)
     except Exception as error:
         return _cached(hub, text, repo, folder, error)

@@ -45,6 +45,17 @@ def open_dictionary(path: str | Path, layer: int | None = None, site: str | None
     return found
 
 
+def dictionaries_in(path: str | Path) -> list[int] | None:
+    """The layers that a local folder holds dictionaries of; None for one dictionary, or what is not local."""
+    here = Path(path).expanduser()
+    if "{layer}" in str(path) or not here.is_dir():
+        return None
+    files = _files(here)
+    if len(files) < 2:
+        return None
+    return sorted({number for file in files if (number := _layer(file)) is not None}) or None
+
+
 def _open(file: Path) -> DictionaryFile:
     try:
         if file.name == sparsify.WEIGHTS:
