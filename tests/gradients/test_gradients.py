@@ -1,4 +1,4 @@
-"""The gradients themselves: against autograd with dictionaries spliced in, finite differences, Captum, detaching."""
+"""Gradients against autograd with dictionaries spliced in, finite differences, Captum, and detaching."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -109,15 +109,14 @@ def test_checkpointed_layers_give_the_same_gradients() -> None:
 def test_gradients_are_finite_differences() -> None:
     lm, batch = random_model("gpt2"), random_batch()  # the others' norms compute in single precision
     accumulator = measured(lm, [batch])
-    step = 1e-5
+    step, mask = 1e-5, batch.attention_mask[..., None]
     for layer in range(N_LAYERS):
         moments = accumulator.sums[layer].moments["gradients"]
         for dimension in (0, D_MODEL - 1):
             push = torch.zeros(D_MODEL, dtype=torch.float64)
             push[dimension] = step
-            mask = batch.attention_mask[..., None]
             up, down = (
-                loss_with(lm, batch, {lm.path(layer): lambda x, s=sign, p=push: x + s * p * mask})
+                loss_with(lm, batch, {lm.path(layer): lambda x, s=sign, p=push * mask: x + s * p})
                 for sign in (1, -1)
             )
             slope = float(up - down) / (2 * step)
@@ -148,7 +147,7 @@ def test_layers_agree_with_captum() -> None:
 def spliced(
     lm: LanguageModel, batch: TokenBatch, dictionaries: list[Dictionary]
 ) -> tuple[list[Tensor], list[Tensor]]:
-    """Features and their gradients, one layer after the other: the reconstruction and its error stand in for x."""
+    """Features and gradients, one layer after the other: reconstruction and error stand in for x."""
     features: list[Tensor] = []
     gradients: list[Tensor] = []
     for layer, dictionary in enumerate(dictionaries):

@@ -16,8 +16,8 @@ def layer_importance(
     """Which dimensions of each layer's activations move the loss.
 
     ``model``: a name or folder, a ``LanguageModel``, or a Hugging Face model with its ``tokenizer``;
-    ``texts``: the samples, or a dataset as for ``--dataset``; ``settings``: the fields of ``LayersConfig``, as
-    in ``layers="0-5"``. Raises ``MicrotomeError``.
+    ``texts``: the samples, or a dataset as for ``--dataset``; ``settings``: fields of ``LayersConfig``, as in
+    ``layers="0-5"``. Raises ``MicrotomeError``.
     """
     return _importance(LayersConfig, model, texts, tokenizer, settings)
 

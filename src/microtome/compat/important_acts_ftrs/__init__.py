@@ -1,0 +1,1 @@
+"""Was the folder ``important_acts_ftrs``: gradients of a language model's loss."""
