@@ -2,6 +2,7 @@
 
 import csv
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,12 +10,21 @@ from PIL import Image
 
 from microtome.core.errors import CannotLoad, MicrotomeError
 from microtome.core.runs import RunFolder
+from microtome.magnitude import pictures
 from microtome.magnitude.config import MagnitudeConfig
 from microtome.magnitude.result import load
 from microtome.magnitude.run import redraw, run
 from microtome.magnitude.sweep import compute
 
 SMALL = {"n_steps": 21, "dpi": 30}
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Pictures by name only: what they show has tests of its own."""
+    monkeypatch.setattr(
+        pictures, "draw", lambda folder, picture: (Path(folder) / f"{picture.name}.png").touch()
+    )
 
 
 def sweep_into(tmp_path, decomposition, processes=1, **flags):
@@ -57,6 +67,7 @@ def test_writes_one_grid_a_site_under_the_documented_name_and_every_array(tmp_pa
     assert again.files[2].name == "unified_grid_feature_4_layers_0_mlp_in.png"
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_table_and_the_summary_say_what_was_planted(tmp_path, spd_resid_mlp):
     """Neuron f is relu(m - 1); component f opens from h = 1/4 on, exceeds 0.1 at h = 0.3."""
     made, _ = sweep_into(tmp_path, spd_resid_mlp, feature_idx=3, n_steps=101)
@@ -92,6 +103,7 @@ def test_the_table_and_the_summary_say_what_was_planted(tmp_path, spd_resid_mlp)
     assert "feature 3, layers.0.mlp_out: component 3 late" in said
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_both_sides_are_told_apart(tmp_path, spd_resid_mlp):
     """The planted neurons and gates answer to positive inputs alone."""
     made, _ = sweep_into(tmp_path, spd_resid_mlp, two_sided=True, n_steps=101)
@@ -104,6 +116,7 @@ def test_both_sides_are_told_apart(tmp_path, spd_resid_mlp):
     assert outputs["1"]["kind"] == "curved" or float(outputs["1"]["slope"]) > 1.2
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_many_features_are_one_run(tmp_path, spd_tms):
     made, _ = sweep_into(tmp_path, spd_tms, features="all", summary_only=True)
     assert len(made.files) == 2 + 5 * 2
@@ -129,6 +142,7 @@ def test_apd_says_which_panels_are_left_out_and_draws_the_rest(tmp_path, apd_tms
     assert "component activations" in "\n".join(made.lines)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_threshold_that_leaves_nothing_is_said(tmp_path, spd_resid_mlp):
     made, notes = sweep_into(tmp_path, spd_resid_mlp, ci_threshold=1.0)
     assert len(made.files) == 6
@@ -177,6 +191,7 @@ def test_large_panels_enlarge_the_type_too(tmp_path, spd_tms):
 # -- What was swept is a result of its own
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_finished_sweep_is_loaded_in_one_call_and_drawn_again(tmp_path, spd_resid_mlp):
     made, _ = sweep_into(tmp_path, spd_resid_mlp, features="1,3", n_steps=11)
     again = load(made.folder)
