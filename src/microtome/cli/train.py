@@ -9,7 +9,7 @@ from microtome.cli.recipes import find_config
 from microtome.cli.sweep_parameters import sweep_parameters
 from microtome.core.config import Config, Note, read_yaml
 from microtome.core.config_keys import nearest
-from microtome.core.device import say
+from microtome.core.device import say, tune_allocator
 from microtome.core.errors import MicrotomeError
 from microtome.core.runs import RunFolder
 
@@ -66,6 +66,7 @@ def main(arguments: Sequence[str]) -> int:
     parsed.values |= sweep_parameters()
     config, _ = configuration(model, parsed, f"train {subject}", note=say)
     train = getattr(importlib.import_module(module_name), function_name)
+    tune_allocator()
     run = train(
         config,
         runs_root=parsed.options.runs_root,
@@ -93,6 +94,7 @@ def _resume(subject: str, parsed: Parsed) -> int:
         print(f"{run.path} is finished already; nothing to do.")
         return 0
     resume = getattr(importlib.import_module(SUBJECTS[subject][1]), RESUMED[subject])
+    tune_allocator()
     run = resume(run.path, show_progress=not options.quiet)
     _say_what(run)
     return 0
