@@ -11,7 +11,6 @@ import time
 import pytest
 
 from microtome.cli.main import main
-from microtome.cli.programs import OurPrograms
 from microtome.core.errors import MicrotomeError
 from microtome.core.runs import RunFolder
 from microtome.sweep.metrics import find_metric, flatten, metric_history, trial_metrics
@@ -257,7 +256,7 @@ def test_a_metric_by_its_other_names():
 
 def test_a_result_is_a_frame_a_picture_and_a_table(world, pretend):
     result = world.sweep(pretend(lambda p: {"loss": p["x"], "other": 2}))
-    loaded = load_sweep(result.folder, OurPrograms())
+    loaded = load_sweep(result.folder)
     frame = loaded.frame()
     assert list(frame["x"]) == [2, 1, 4] and list(frame["metric.other"]) == [2, 2, 2]
     assert [trial.index for trial in loaded.ranked()] == [1, 0, 2]

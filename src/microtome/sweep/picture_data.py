@@ -60,7 +60,7 @@ def number_axis(name: str, values: Sequence[float], logarithmic: bool | None = N
 
 
 def spread(axis: Axis, scores: Sequence[float]) -> Axis:
-    """Categories with their trials side by side, best score lowest, instead of all in one point."""
+    """Categories with their trials side by side, lowest score first, instead of all in one point."""
     if not axis.categorical:
         return axis
     most = min(INSET, 0.3 / max(len(axis.ticks) - 1, 1))

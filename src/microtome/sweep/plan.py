@@ -14,7 +14,7 @@ from microtome.core.config import Config, Note
 from microtome.core.errors import MicrotomeError
 from microtome.core.runs import find_latest
 from microtome.sweep.command import Programs, Template, at_recipe, build_template
-from microtome.sweep.parameters import Space
+from microtome.sweep.parameters import Space, parse_space
 from microtome.sweep.search import GridSearch, Search, build_search
 from microtome.sweep.spec import EarlyTerminate, Metric, SweepSpec, read_spec
 from microtome.sweep.sweep_params import as_parameters, experiment_grids, is_sweep_params
@@ -95,26 +95,30 @@ def make_plan(settings: SweepSettings, programs: Programs, note: Note) -> Plan:
 
 
 def _experiments(settings: SweepSettings, programs: Programs, source: Path) -> Plan:
-    grids = experiment_grids(settings.sweep, settings.experiments, source.name)
-    spaces: dict[str | None, Space] = {}
+    spaces, metric = spaces_and_metric(settings)
     templates: dict[str | None, Template] = {}
     decompose = build_template("decompose", ["${program}"], programs, source.parent, settings.working)
-    for name, grid in grids.items():
-        read = read_spec(
-            {"method": "grid", "program": "decompose", "parameters": as_parameters(grid)},
-            f"{source.name}: {name}",
-        )
-        spaces[name] = read.space(source.name)
-        templates[name] = at_recipe(decompose, programs.find_config(name).resolve())
+    for name in spaces:
+        templates[name] = at_recipe(decompose, programs.find_config(str(name)).resolve())
     return Plan(
         name=_slug(source.stem),
         method="grid",
         search=GridSearch(spaces, settings.count),
         spaces=spaces,
         templates=templates,
-        metric=settings.metric,
+        metric=metric,
         early=None,
     )
+
+
+def spaces_and_metric(settings: SweepSettings) -> tuple[dict[str | None, Space], Metric | None]:
+    """The parameters of every experiment and the number to rank by, without looking for programs."""
+    source = Path(settings.source).name
+    if not is_sweep_params(settings.sweep):
+        spec = read_spec(settings.sweep, source)
+        return {None: spec.space(source)}, _metric(settings, spec)
+    grids = experiment_grids(settings.sweep, settings.experiments, source)
+    return {name: parse_space(as_parameters(grid), source) for name, grid in grids.items()}, settings.metric
 
 
 def pin_latest(

@@ -13,7 +13,15 @@ from microtome.sweep.command import Programs
 from microtome.sweep.driver import Driver
 from microtome.sweep.engines import Engine
 from microtome.sweep.jobs import Workshop
-from microtome.sweep.plan import Plan, SweepSettings, default_folder, make_plan, pin_latest, settings_from
+from microtome.sweep.plan import (
+    Plan,
+    SweepSettings,
+    default_folder,
+    make_plan,
+    pin_latest,
+    settings_from,
+    spaces_and_metric,
+)
 from microtome.sweep.record import Record, Trial
 from microtome.sweep.result import SweepResult
 
@@ -94,11 +102,13 @@ def run_sweep(
     return result
 
 
-def load_sweep(folder: str | Path, programs: Programs) -> SweepResult:
+def load_sweep(folder: str | Path) -> SweepResult:
     """What the sweep in a folder found so far. Raises ``CannotLoad`` when there is none."""
-    folder = Path(folder)
-    settings = stored_settings(folder)
-    return _result(RunFolder.open(folder), make_plan(settings, programs, lambda _: None))
+    settings = stored_settings(Path(folder))
+    spaces, metric = spaces_and_metric(settings)
+    parameters = {name: p for space in spaces.values() for name, p in space.parameters.items()}
+    trials = tuple(Record(Path(folder)).load().values())
+    return SweepResult(Path(folder), Path(settings.source).stem, trials, parameters, metric)
 
 
 def dry_run(start: Start, programs: Programs, slots: int) -> list[list[tuple[Trial, list[str]]]]:
