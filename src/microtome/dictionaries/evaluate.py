@@ -74,7 +74,7 @@ def evaluate(
         result.density[name] = measure.density.numpy()
         result.pca[name] = curve.numpy()
         result.warnings += warnings_about(name, quality, splice)
-        result.n_inputs = quality.n_inputs
+        result.n_inputs = measure.n_inputs
     return result
 
 

@@ -92,7 +92,7 @@ def densities(density: Mapping[str, np.ndarray], n_inputs: int) -> Figure:
     rows, columns = grid_shape(len(density), max_columns=4)
     figure, axes = panels(rows, columns, width=2.6, height=2.0, sharex=True, sharey=True)
     lowest = np.log10(0.5 / max(n_inputs, 1))
-    edges = np.linspace(lowest, 0, 41)
+    edges = np.linspace(lowest, 0, 25)
     for ax, (name, values) in zip(axes.flat, density.items(), strict=False):
         living = values[values > 0]
         ax.hist(np.log10(living), bins=edges, color=PALETTE[0], alpha=0.85, lw=0)

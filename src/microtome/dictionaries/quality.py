@@ -31,7 +31,7 @@ class Quality:
     length_ratio: float
     """Mean length of reconstructions over that of inputs."""
     dead: int
-    """Features that never acted on these inputs."""
+    """Features that acted on no input, held out or not."""
     dead_share: float
     pca_rank: int
     """The mean L0, rounded; at most the width."""
@@ -53,12 +53,14 @@ class QualityMeasure:
         c = dictionary.config
         self.fitted, self.held_out = SecondMoments(c.d_in), SecondMoments(c.d_in)
         self.acted = torch.zeros(c.n_features, dtype=torch.int64)
-        self.largest = torch.zeros(c.n_features)
+        self.acted_held_out = 0
         self.squared_error = self.cosines = self.lengths = self.lengths_hat = 0.0
 
+    @torch.no_grad()
     def fit(self, x: Float[Tensor, "N d"]) -> None:
-        """Rows for the principal components: of the training data."""
+        """Rows of the training data: for the principal components, and to see which features act at all."""
         self.fitted.add(x)
+        self.acted += (self.dictionary.encode(x.float().to(self.dictionary.W_dec.device)) > 0).sum(0).cpu()
 
     @torch.no_grad()
     def add(self, x: Float[Tensor, "N d"]) -> None:
@@ -67,8 +69,9 @@ class QualityMeasure:
         x = x.float().to(self.dictionary.W_dec.device)
         f = self.dictionary.encode(x)
         x_hat = self.dictionary.decode(f, like=x)
-        self.acted += (f > 0).sum(0).cpu()
-        self.largest = torch.maximum(self.largest, f.amax(0).float().cpu())
+        acts = (f > 0).sum(0).cpu()
+        self.acted += acts
+        self.acted_held_out += int(acts.sum())
         self.squared_error += float((x - x_hat).double().square().sum())
         self.cosines += float(torch.cosine_similarity(x, x_hat, dim=1).double().sum())
         self.lengths += float(x.norm(dim=1).double().sum())
@@ -76,8 +79,13 @@ class QualityMeasure:
 
     @property
     def density(self) -> Float[Tensor, " F"]:
-        """The share of inputs on which each feature acts."""
-        return self.acted.double() / max(self.held_out.count, 1)
+        """The share of all inputs on which each feature acts."""
+        return self.acted.double() / max(self.n_inputs, 1)
+
+    @property
+    def n_inputs(self) -> int:
+        """Inputs seen, of both kinds."""
+        return self.held_out.count + self.fitted.count
 
     def pca(self) -> Float[Tensor, " r"]:
         """What ``r = 0 ... d`` principal components of the fitted rows leave of the held-out variance."""
@@ -86,7 +94,7 @@ class QualityMeasure:
     def result(self, pca: Float[Tensor, " r"] | None = None) -> Quality:
         """The numbers."""
         c, n = self.dictionary.config, max(self.held_out.count, 1)
-        l0 = int(self.acted.sum()) / n
+        l0 = self.acted_held_out / n
         fvu = self.squared_error / max(self.held_out.variance(), 1e-30)
         rank = min(round(l0), c.d_in)
         curve = self.pca() if pca is None else pca

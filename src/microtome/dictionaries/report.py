@@ -36,12 +36,16 @@ def evaluate_run(
     run: RunFolder, lm: LanguageModel, dictionaries: Mapping[str, Dictionary], config: DictionaryTrainConfig
 ) -> dict[str, Any]:
     """Measure a run's dictionaries on held-out text and write the results into the run; the summary."""
-    # Files and `builtin` hold a tenth out; of a dataset, what was not read is not known.
-    held_out = "test" if config.split == "train" else config.split
     settings = DictionaryEvaluateConfig.from_mapping(
-        {name: getattr(config, name) for name in SHARED} | {"split": held_out, "fit_split": config.split}
+        {name: getattr(config, name) for name in SHARED}
+        | {"split": held_out_split(config.split), "fit_split": config.split}
     )
     return write_evaluation(run, evaluate(lm, dictionaries, settings))
+
+
+def held_out_split(split: str) -> str:
+    """The part of the text to judge by: ``test`` after training on ``train``; otherwise there is no other."""
+    return "test" if split == "train" else split
 
 
 def write_evaluation(run: RunFolder, result: Evaluation) -> dict[str, Any]:

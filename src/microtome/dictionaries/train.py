@@ -9,9 +9,9 @@ from typing import Any
 
 from torch import Tensor
 
-from microtome.core.device import set_threads, tune_allocator
+from microtome.core.device import say, set_threads, tune_allocator
 from microtome.core.distributed import Processes, process_device, processes, wait_for_all
-from microtome.core.errors import CannotLoad
+from microtome.core.errors import CannotLoad, MicrotomeError
 from microtome.core.run_lock import only_writer
 from microtome.core.runs import RunFolder, timestamp
 from microtome.core.tracking import open_tracker
@@ -21,7 +21,7 @@ from microtome.dictionaries.buffer import Source, TensorSource
 from microtome.dictionaries.dictionary import Dictionary
 from microtome.dictionaries.formats import save_dictionary
 from microtome.dictionaries.loop import TrainingLoop
-from microtome.dictionaries.report import draw_training, evaluate_run
+from microtome.dictionaries.report import draw_training, evaluate_run, held_out_split
 from microtome.dictionaries.train_config import DictionaryTrainConfig, DictionaryTraining
 from microtome.targets.language_model import LanguageModel, load_language_model
 from microtome.targets.layer_list import choose_layers, layer_words
@@ -148,6 +148,21 @@ class _Job:
         )
         self.layers = choose_layers(config.layers, self.lm.n_layers)
         self.texts = read_texts(config.dataset, text_field=config.text_field, split=config.split)
+        self.evaluate = config.evaluate and group.main and self._held_out_is_there()
+
+    def _held_out_is_there(self) -> bool:
+        """Whether the dictionaries can be judged at the end; told at the beginning where they cannot."""
+        try:
+            read_texts(
+                self.config.dataset,
+                text_field=self.config.text_field,
+                split=held_out_split(self.config.split),
+                limit=1,
+            )
+        except MicrotomeError as error:
+            say(f"evaluate: no held-out text, so that the dictionaries will not be judged ({error})")
+            return False
+        return True
 
     def work(
         self, run: RunFolder, checkpoint: tuple[int, dict[str, Tensor], dict] | None = None
@@ -200,7 +215,7 @@ class _Job:
         source = loop.batches.source
         if isinstance(source, LanguageModelSource) and source.dropped:
             summary["share_of_tokens_left_out"] = source.dropped / source.seen
-        if self.config.evaluate:
+        if self.evaluate:
             summary |= evaluate_run(run, self.lm, dictionaries, self.config)
         run.finish(summary)
 
