@@ -169,6 +169,14 @@ def test_bad_values_are_one_line_and_leave_nothing(tmp_path, spd_resid_mlp, flag
     assert not (tmp_path / "out").exists()
 
 
+def test_a_run_of_another_kind_is_left_alone(tmp_path, spd_tms):
+    RunFolder.create(tmp_path / "run", MagnitudeConfig(), kind="decompose-spd")
+    before = {file.name: file.read_bytes() for file in (tmp_path / "run").iterdir()}
+    with pytest.raises(MicrotomeError, match=r"output_dir='.*run'.*choose another --output_dir"):
+        run(MagnitudeConfig(output_dir=tmp_path / "run"), decomposition=spd_tms)
+    assert {file.name: file.read_bytes() for file in (tmp_path / "run").iterdir()} == before
+
+
 def test_too_few_steps_are_refused():
     with pytest.raises(MicrotomeError, match="n_steps=1"):
         MagnitudeConfig.from_mapping({"n_steps": 1})

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from microtome.core.atomic import write_text
 from microtome.core.device import resolve_device, say
+from microtome.core.errors import MicrotomeError
 from microtome.core.progress import progress
 from microtome.core.runs import RunFolder, timestamp
 from microtome.magnitude.config import MagnitudeConfig, SweepConfig
@@ -128,11 +129,9 @@ def new_folder(
     command: Sequence[str] = (),
 ) -> RunFolder:
     """``output_dir`` itself, or a new run folder named after the model."""
-    return RunFolder.create(
-        config.output_dir or runs_root / f"{kind}-{found.name}-{timestamp()}",
-        config,
-        command=command,
-        device=str(device),
-        kind=kind,
-        reuse=config.output_dir is not None,
-    )
+    where = config.output_dir or runs_root / f"{kind}-{found.name}-{timestamp()}"
+    reuse = config.output_dir is not None
+    try:
+        return RunFolder.create(where, config, command=command, device=str(device), kind=kind, reuse=reuse)
+    except MicrotomeError as error:  # told under the name that this command has for it
+        raise type(error)(str(error).replace("out_dir", "output_dir")) from None
