@@ -15,6 +15,7 @@ _PUBLIC = {
     "interpret": "microtome.decomposition.interpret.run",
     "load": "microtome.decomposition.result",
     "load_interpretation": "microtome.decomposition.interpret.interpretation",
+    "load_sweep": "microtome.sweep.run",
     "load_target": "microtome.targets.loading",
     "train_digits": "microtome.training.classify",
     "train_resid_mlp": "microtome.training.toy",
