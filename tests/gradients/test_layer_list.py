@@ -7,9 +7,9 @@ import pytest
 
 from microtome.core.errors import MicrotomeError
 from microtome.gradients.config import FeaturesConfig, LayersConfig
-from microtome.gradients.layer_list import choose_layers, layer_words, parse_layers
 from microtome.gradients.names import Entry, entries, folder_name
 from microtome.gradients.normalise import normalise_gradients, powered
+from microtome.targets.layer_list import choose_layers, layer_words, parse_layers
 
 
 @pytest.mark.parametrize(

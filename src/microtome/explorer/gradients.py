@@ -10,6 +10,7 @@ from microtome.core.references import open_run
 from microtome.explorer.page import Report
 from microtome.gradients.loading import result_in
 from microtome.gradients.metadata import TRUST
+from microtome.gradients.names import model_word
 from microtome.gradients.result import GradientResult
 
 LAYERS_SHOWN = 12  # layers with tables of their own
@@ -36,7 +37,7 @@ def page(result: GradientResult, summary: dict[str, Any]) -> Report:
     facts = result.metadata
     what = "dictionary features" if result.kind == "features" else "activation dimensions"
     report = Report(
-        f"What moves the loss of {facts.get('model_name', 'the model')}",
+        f"What moves the loss of {model_word(str(facts.get('model_name', 'the model')))}",
         f"Gradients of the loss by {what}, over {facts.get('samples', '?')} samples and"
         f" {facts.get('positions', 0):,} token positions.",
     )

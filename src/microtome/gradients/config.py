@@ -94,7 +94,7 @@ class GradientConfig(Config):
     @field_validator("layers")
     @classmethod
     def _readable(cls, value: str | None) -> str | None:
-        from microtome.gradients.layer_list import parse_layers
+        from microtome.targets.layer_list import parse_layers
 
         if value is not None and value.strip() != "all":
             parse_layers(value)

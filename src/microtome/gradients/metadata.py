@@ -12,9 +12,9 @@ from microtome.gradients.measured import nested_statistics
 from microtome.gradients.names import Entry, Kind, attribution_key
 
 TRUST = (
-    "attribution (the sum of gradient times activation where a feature fires) predicts what removing the"
-    " feature does to the loss; mean_abs and mean gradients average over every position, also where the"
-    " feature does not fire, and rank features nearly at random in that respect"
+    "attribution (gradient times activation, summed where a feature fires) predicts what removing the feature"
+    " does to the loss; mean_abs and mean gradients count every position, also where the feature does not"
+    " fire, and predict it far less well (--validate N measures by how much)"
 )
 
 

@@ -116,7 +116,7 @@ def folder_name(
     extra = f"_agg_{aggregate_by}_power_{power:g}" if special else ""
     time = (now or datetime.datetime.now()).strftime("%Y%m%d_%H%M%S")
     return (
-        f"{_PREFIX[kind]}_model_{_model_word(model_name)}_num_samples_{num_samples}"
+        f"{_PREFIX[kind]}_model_{model_word(model_name)}_num_samples_{num_samples}"
         f"_batch_size_{batch_size}_layers_{words}{extra}_{time}"
     )
 
@@ -131,7 +131,7 @@ def free_folder(root: Path, *name: object, **more: object) -> Path:
         now += datetime.timedelta(seconds=1)
 
 
-def _model_word(model_name: str) -> str:
+def model_word(model_name: str) -> str:
     """A hub name with ``/`` as ``_``; of a local path its last part, so that the name stays short."""
     path, name = Path(model_name), model_name
     if path.exists():

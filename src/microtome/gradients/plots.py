@@ -244,7 +244,9 @@ def _grid(n: int, title: str) -> tuple[Figure, np.ndarray]:
 
 def _outer_labels(figure: Figure, axes: np.ndarray, n: int, below: str, beside: str) -> None:
     figure.supxlabel(below, fontsize=9)
-    figure.supylabel(beside, fontsize=9)
+    # On one or two rows a long label would run into the title, which says the same.
+    if len(axes) > 2 or len(beside) < 24:
+        figure.supylabel(beside, fontsize=9)
     for ax in axes.ravel()[:n]:
         ax.tick_params(labelsize=6.5)
 

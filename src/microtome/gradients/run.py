@@ -24,7 +24,6 @@ from microtome.gradients.accumulate import Accumulator
 from microtome.gradients.chunks import batches_of, chunked
 from microtome.gradients.config import FeaturesConfig, GradientConfig, LayersConfig
 from microtome.gradients.documented import documented_arrays
-from microtome.gradients.layer_list import layer_words
 from microtome.gradients.measured import scores
 from microtome.gradients.metadata import RunFacts, flat_metadata
 from microtome.gradients.names import Kind, free_folder
@@ -47,6 +46,7 @@ from microtome.gradients.tokens import listed_tokens
 from microtome.gradients.validate_run import validate_run
 from microtome.gradients.validation import Validation
 from microtome.targets.language_model import LanguageModel
+from microtome.targets.layer_list import layer_words
 
 CHECKPOINT_SECONDS = 30.0
 CONFIGS: dict[str, type[GradientConfig]] = {"layers": LayersConfig, "features": FeaturesConfig}

@@ -10,7 +10,7 @@ import torch
 from microtome.core.device import set_threads
 from microtome.core.distributed import Processes, process_device
 from microtome.core.errors import CannotLoad, MicrotomeError, bad_value
-from microtome.core.runs import RunFolder, find_latest
+from microtome.core.runs import RunFolder, find_latest, list_runs
 from microtome.data.text import TokenBatch, read_texts
 from microtome.dictionaries.check import WORST, explained_variance, fitting_site
 from microtome.dictionaries.formats.opening import open_dictionary
@@ -19,11 +19,11 @@ from microtome.gradients.accumulate import Plan
 from microtome.gradients.active_pairs import reconstruct
 from microtome.gradients.chunks import special_ids
 from microtome.gradients.config import FeaturesConfig, GradientConfig
-from microtome.gradients.layer_list import choose_layers
 from microtome.gradients.layer_sums import QUANTITIES
 from microtome.gradients.names import modes_of
 from microtome.gradients.passes import activations
 from microtome.targets.language_model import DTYPES, LanguageModel, load_language_model
+from microtome.targets.layer_list import choose_layers
 from microtome.targets.module_paths import SITES
 
 # Where the original looked for the dictionaries of its default model.
@@ -66,13 +66,13 @@ def find_dictionaries(sae_path: str | None, runs_root: Path) -> str:
         return sae_path
     if sae_path is None and Path(ORIGINAL_ROOT).is_dir():
         return ORIGINAL_SAES
-    try:
-        return str(find_latest(runs_root, TRAINED_DICTIONARIES))
-    except CannotLoad:
-        raise MicrotomeError(
-            f"sae_path={sae_path!r}: no dictionaries given and none trained under {runs_root}; name a folder,"
-            " a path with {layer} or a hub name, or train some with `microtome dictionary train`"
-        ) from None
+    trained = [run for run in list_runs(runs_root, TRAINED_DICTIONARIES) if run.kind == TRAINED_DICTIONARIES]
+    if trained:
+        return str(trained[-1].path)
+    raise MicrotomeError(
+        f"sae_path={sae_path!r}: no dictionaries given and none trained under {runs_root}; name a folder,"
+        " a path with {layer} or a hub name, or train some with `microtome dictionary train`"
+    )
 
 
 def load_model(config: GradientConfig, processes: Processes, runs_root: Path) -> LanguageModel:

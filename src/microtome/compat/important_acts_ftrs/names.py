@@ -4,9 +4,9 @@ from typing import Any
 
 import numpy as np
 
-from microtome.gradients.layer_list import parse_layers as parse_layer_range
 from microtome.gradients.loading import load_results
 from microtome.gradients.normalise import normalise_gradients
+from microtome.targets.layer_list import parse_layers as parse_layer_range
 from microtome.targets.module_paths import FAMILIES
 
 __all__ = ["get_model_config", "load_results", "normalize_gradients", "parse_layer_range"]
