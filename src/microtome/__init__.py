@@ -5,7 +5,7 @@ from typing import Any
 
 __version__ = "0.2.0"
 
-# Public name -> where it lives. Loaded on first use, so that `import microtome` imports no torch.
+# Public name -> where it lives, with a colon where it goes by another name there. Loaded on first use, so that `import microtome` imports no torch.
 _PUBLIC = {
     "MicrotomeError": "microtome.core.errors",
     "RunFolder": "microtome.core.runs",
@@ -15,8 +15,11 @@ _PUBLIC = {
     "interpret": "microtome.decomposition.interpret.run",
     "load": "microtome.decomposition.result",
     "load_interpretation": "microtome.decomposition.interpret.interpretation",
+    "load_magnitude": "microtome.magnitude.result:load",
     "load_sweep": "microtome.sweep.run",
     "load_target": "microtome.targets.loading",
+    "sweep_importance": "microtome.magnitude.importance:compute",
+    "sweep_magnitude": "microtome.magnitude.sweep:compute",
     "train_digits": "microtome.training.classify",
     "train_resid_mlp": "microtome.training.toy",
     "train_tms": "microtome.training.toy",
@@ -28,7 +31,8 @@ __all__ = ["__version__", *_PUBLIC]  # pyright: ignore[reportUnsupportedDunderAl
 def __getattr__(name: str) -> Any:
     if name not in _PUBLIC:
         raise AttributeError(f"module 'microtome' has no attribute {name!r}")
-    value = getattr(importlib.import_module(_PUBLIC[name]), name)
+    module, _, own = _PUBLIC[name].partition(":")
+    value = getattr(importlib.import_module(module), own or name)
     globals()[name] = value
     return value
 
