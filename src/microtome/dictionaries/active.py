@@ -10,7 +10,7 @@ from microtome.dictionaries.config import DictionaryConfig
 from microtome.dictionaries.groupmax import group_max
 from microtome.dictionaries.topk import top_k
 
-Active = tuple[Float[Tensor, "N m"], Int[Tensor, "N m"]]
+Active = tuple[Float[Tensor, "N _"], Int[Tensor, "N _"]]
 
 
 def block_active(
