@@ -5,7 +5,8 @@ from typing import Any
 
 __version__ = "0.2.0"
 
-# Public name -> where it lives, with a colon where it goes by another name there. Loaded on first use, so that `import microtome` imports no torch.
+# Public name -> where it lives, with a colon where it goes by another name there. Loaded on first use, so
+# that `import microtome` imports no torch.
 _PUBLIC = {
     "MicrotomeError": "microtome.core.errors",
     "RunFolder": "microtome.core.runs",
