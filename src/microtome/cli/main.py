@@ -21,7 +21,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "components": ("microtome.cli.components", "picture each component and the inputs it fires for"),
     "compare-runs": ("microtome.cli.compare_runs", "find one decomposition's components in another"),
     "magnitude": ("microtome.cli.magnitude", "sweep one input's magnitude through a decomposed network"),
-    "importance": ("microtome.cli.importance", "sweep every input's magnitude: which components turn on where"),
+    "importance": ("microtome.cli.importance", "sweep every input's magnitude: what turns on, and where"),
     "dictionary": ("microtome.cli.dictionary", "train and evaluate sparse autoencoders of activations"),
     "gradients": ("microtome.cli.gradients", "what moves a language model's loss: layers or features"),
     "sweep": ("microtome.cli.sweep", "run many trials over the parameters of a W&B sweep YAML, without W&B"),
