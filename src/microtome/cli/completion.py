@@ -57,7 +57,7 @@ def script() -> str:
 
 def command_flags() -> dict[str, list[str]]:
     """The words that may follow each command."""
-    from microtome.cli import decompose, demo, interpret, runs, sweep, train
+    from microtome.cli import decompose, demo, gradients, interpret, runs, sweep, train
     from microtome.cli.flags import fields_of
     from microtome.decomposition.apd_config import APDConfig
     from microtome.decomposition.spd_config import SPDConfig
@@ -74,6 +74,7 @@ def command_flags() -> dict[str, list[str]]:
         "decompose": [*recipes(command="decompose"), *dashed(decompose.Options, SPDConfig, APDConfig)],
         "interpret": ["latest", *dashed(interpret.Options)],
         "magnitude": dashed(MagnitudeConfig),
+        "gradients": [*gradients.TASKS, *dashed(gradients.Options, *gradients.MODELS.values())],
         "sweep": [*recipes(command="sweep"), "-j", *dashed(sweep.Options)],
         "runs": dashed(runs.Options),
         "completion": ["bash", "zsh"],
