@@ -57,25 +57,48 @@ def script() -> str:
 
 def command_flags() -> dict[str, list[str]]:
     """The words that may follow each command."""
-    from microtome.cli import decompose, demo, gradients, interpret, runs, sweep, train
+    from microtome.cli import (
+        compare_runs,
+        components,
+        decompose,
+        demo,
+        dictionary,
+        gradients,
+        interpret,
+        magnitude,
+        runs,
+        sweep,
+        train,
+        view,
+    )
     from microtome.cli.flags import fields_of
     from microtome.decomposition.apd_config import APDConfig
+    from microtome.decomposition.interpret.compare_config import CompareConfig
+    from microtome.decomposition.interpret.components_config import ComponentsConfig
+    from microtome.decomposition.interpret.config import InterpretConfig
     from microtome.decomposition.spd_config import SPDConfig
-    from microtome.magnitude.config import MagnitudeConfig
-    from microtome.training import config as training
+    from microtome.dictionaries.evaluate_config import DictionaryEvaluateConfig
+    from microtome.dictionaries.train_config import DictionaryTrainConfig
+    from microtome.magnitude.config import ImportanceConfig, MagnitudeConfig
 
     def dashed(*models: type[Config]) -> list[str]:
         return [*(f"--{name}" for name in fields_of(*models)), "--help"]
 
-    subjects = {name: getattr(training, details[0]) for name, details in train.SUBJECTS.items()}
+    subjects = {name: train.model_of(name) for name in train.SUBJECTS}
+    dictionaries = (dictionary.TrainOptions, DictionaryTrainConfig, DictionaryEvaluateConfig)
     return {
         "demo": dashed(demo.Options),
-        "train": [*subjects, *recipes(command="train"), *dashed(train.Options, *subjects.values())],
+        "train": [*subjects, *recipes(command="train"), *dashed(train.ResumableOptions, *subjects.values())],
         "decompose": [*recipes(command="decompose"), *dashed(decompose.Options, SPDConfig, APDConfig)],
-        "interpret": ["latest", *dashed(interpret.Options)],
-        "magnitude": dashed(MagnitudeConfig),
+        "interpret": ["latest", *dashed(interpret.Options, InterpretConfig)],
+        "components": ["latest", *dashed(components.Options, ComponentsConfig)],
+        "compare-runs": ["latest", *dashed(compare_runs.Options, CompareConfig)],
+        "magnitude": [*recipes(command="magnitude"), *dashed(magnitude.Options, MagnitudeConfig)],
+        "importance": [*recipes(command="importance"), *dashed(magnitude.Options, ImportanceConfig)],
+        "dictionary": [*dictionary.ACTIONS, *recipes(command="dictionary"), *dashed(*dictionaries)],
         "gradients": [*gradients.TASKS, *dashed(gradients.Options, *gradients.MODELS.values())],
         "sweep": [*recipes(command="sweep"), "-j", *dashed(sweep.Options)],
         "runs": dashed(runs.Options),
+        "view": ["latest", *dashed(view.Options)],
         "completion": ["bash", "zsh"],
     }

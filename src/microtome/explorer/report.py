@@ -1,6 +1,7 @@
 """The report of one run folder: its summary, its pictures in reading order, and how to look further."""
 
 import re
+from fnmatch import fnmatch
 from functools import cache
 from pathlib import Path
 from statistics import fmean, stdev
@@ -11,7 +12,7 @@ from microtome.explorer.page import Report, format_value
 
 __all__ = ["CAPTIONS", "Report", "run_report", "write_report"]
 
-# Picture name (or its beginning) to what a reader should see in it, in reading order.
+# Beginning of a picture's name (a pattern) to what a reader should see in it, in reading order.
 CAPTIONS = {
     "recovery": "Does a component point along each feature's weights (left), and is it as long (right)?",
     "tms_combined_diagram": "The target, the sum of all components, and each component by itself. A perfect "
@@ -31,6 +32,8 @@ CAPTIONS = {
     "mean_component_activation_counts": "How often each component is active.",
     "loss_curves": "Losses over training steps.",
     "unified_grid": "Responses to one feature of growing magnitude.",
+    "*_causal_importance_sweep": "Causal importances of all components, a panel an input feature.",
+    "*_onsets": "The magnitude at which each component turns on for each input feature.",
 }
 
 MAX_PICTURES = 40  # a page with more is slow to open, and each is shrunk too far to read
@@ -120,7 +123,7 @@ def _captions() -> dict[str, str]:
 
 def _rank(stem: str) -> int:
     captions = _captions()
-    matches = [(len(start), i) for i, start in enumerate(captions) if stem.startswith(start)]
+    matches = [(len(start), i) for i, start in enumerate(captions) if fnmatch(stem, f"{start}*")]
     return max(matches)[1] if matches else len(captions)
 
 
