@@ -1,4 +1,4 @@
-"""Gradients of all layers and of all dictionary features: one pass against a pass a layer, the original's way.
+"""Gradients of all layers and all dictionary features by one pass, against the original's pass a layer.
 
     python benchmarks/gradients.py [--small] [--cases layers features ...] [--folder /tmp/microtome-benchmark]
 
@@ -146,7 +146,14 @@ def features(shape: Shape, folder: Path, dtype: torch.dtype, attribution: bool) 
     lm = model(shape, dtype)
     quantities = QUANTITIES if attribution else ["gradients"]
     paths = {i: lm.path(i) for i in range(shape.layers)}
-    plan = Plan(lm, paths, quantities, lambda layer: open_dictionary(folder, layer), dtype=dtype)
+    plan = Plan(
+        lm,
+        paths,
+        quantities,
+        lambda layer: open_dictionary(folder, layer),
+        dtype=dtype,
+        activations=attribution,
+    )
     accumulator = Accumulator(plan, dict.fromkeys(paths, shape.features))
     todo = batches(shape, shape.tokens)
 

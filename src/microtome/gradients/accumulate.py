@@ -44,6 +44,8 @@ class Plan:
     """Of the products with encoder and decoder."""
     magnitudes: bool = True
     """Whether mean absolute gradients of all features are wanted."""
+    activations: bool = True
+    """Whether activations are kept for the dictionaries' turn, not gradients alone."""
     top_tokens: int = 5
 
     def positions(self, batch: TokenBatch) -> Positions:
@@ -133,7 +135,10 @@ class Accumulator:
             positions = self.plan.positions(batch)
 
             def arrived(layer: int, x: Tensor, g: Tensor, positions: Positions = positions) -> None:
-                held[layer].append(self._counted(layer, x, g, positions))
+                kept = self._counted(layer, x, g, positions)
+                if not self.plan.activations:
+                    kept = Captured(kept.x[:, :0], kept.g, kept.positions)
+                held[layer].append(kept)
 
             self._pass(batch, arrived)
         for layer in self.plan.paths:

@@ -29,7 +29,7 @@ class LayerSums:
         device = "cpu" if torch.device(device).type == "mps" else device  # MPS has no float64
         self.moments = {name: Moments(width, device, name in WITH_ERRORS) for name in quantities}
         self.active = torch.zeros(width, dtype=torch.float64)
-        self.top = TopTokens(width, top_tokens)
+        self.top = TopTokens(width, top_tokens if "attribution" in quantities else 0)
         self.mass = TokenMass()
 
     @property

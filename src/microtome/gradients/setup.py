@@ -139,6 +139,7 @@ def prepare(
         checkpointing=config.activation_checkpointing,
         dtype=product_dtype(config),
         magnitudes=not features or wants_magnitudes(config),
+        activations=needs_activations(config, told),
         top_tokens=config.top_tokens,
     )
     return Prepared(plan, layers, widths, site, dataset, texts, told)
@@ -158,6 +159,12 @@ def wants_magnitudes(config: GradientConfig) -> bool:
     return config.aggregate_by == "gradients" and "mean_abs" in modes_of(config.aggregation_mode)
 
 
+def needs_activations(config: GradientConfig, told: Mapping[int, Mapping[str, Any]]) -> bool:
+    """Whether the dictionaries have to see the activations: to encode them, or for their length."""
+    scaled = any(about["normalisation"] != "none" for about in told.values())
+    return scaled or len(quantities_of(config)) > 1
+
+
 def product_dtype(config: GradientConfig) -> torch.dtype:
     """Number type of the products with encoder and decoder."""
     chosen = (config.sae_dtype if isinstance(config, FeaturesConfig) else None) or config.dtype
@@ -174,6 +181,7 @@ def describe(dictionary: DictionaryFile) -> dict[str, Any]:
         "n_features": c.n_features,
         "k": c.k,
         "site": c.site,
+        "normalisation": c.normalisation,
     }
 
 

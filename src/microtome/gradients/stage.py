@@ -12,7 +12,8 @@ from microtome.gradients.active_pairs import ActivePairs, FeatureSource, active_
 from microtome.gradients.layer_sums import LayerSums
 from microtome.gradients.positions import Positions
 
-BLOCK_ENTRIES = 2**24  # gradients of features that stand in memory at a time: 64 MB in fp32
+# Gradients of features that stand in memory at a time: 8 MB in fp32, which caches hold; GPUs want more.
+BLOCK_ENTRIES, BLOCK_ENTRIES_GPU = 2**21, 2**26
 
 
 def add_activations(
@@ -40,7 +41,7 @@ def add_activations(
 
 def add_features(
     sums: LayerSums,
-    x: Float[Tensor, "N d"],
+    x: Float[Tensor, "N d_x"],
     g: Float[Tensor, "N d"],
     positions: Positions,
     dictionary: FeatureSource,
@@ -52,9 +53,11 @@ def add_features(
     That is the gradient where the reconstruction and its error term stand in for ``x``. What is summed is
     what ``sums`` holds. ``magnitudes``: also the absolute values of the gradients of all features, which take
     one product of all positions with the whole decoder, in ``dtype``; the signed sums take one of each
-    sample's sum. The other quantities only exist where a feature acts.
+    sample's sum. The other quantities only exist where a feature acts; without them ``x`` may be ``[N, 0]``.
     """
-    _, _, scale = normalised(_accumulated(x), dictionary.config)
+    scale = None
+    if dictionary.config.normalisation != "none":
+        scale = normalised(_accumulated(x), dictionary.config)[2]
     sums.mass.add(g.float().norm(dim=1))
     if scale is not None:  # x_hat is scale * (f @ W_dec) + ..., so that a feature's direction is scaled
         g = (g * scale).to(g.dtype)
@@ -67,7 +70,8 @@ def add_features(
     members = positions.members(g.to(dtype))
     for moments in sums.moments.values():
         moments.count(positions.lengths)
-    n, block = dictionary.config.n_features, max(BLOCK_ENTRIES // max(len(g), 1), 256)
+    entries = BLOCK_ENTRIES if g.device.type == "cpu" else BLOCK_ENTRIES_GPU
+    n, block = dictionary.config.n_features, max(entries // max(len(g), 1), 256)
     for start in range(0, n, block):
         stop = min(start + block, n)
         decoder = dictionary.decoder_rows(start, stop).to(g.device)
