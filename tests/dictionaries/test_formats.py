@@ -195,7 +195,13 @@ def test_truncated_and_missing_files(writer, file: str, tmp_path: Path) -> None:
     [
         (w.sparsify, "cfg.json", ("transcode",), True, "transcoder"),
         (w.sparsify, "cfg.json", ("k",), 0, "k=0 is no positive"),
-        (w.sparsify, "cfg.json", ("d_in",), 7, r"encoder.weight \(encoder\) is \(20, 6\), expected \(20, 7\)"),
+        (
+            w.sparsify,
+            "cfg.json",
+            ("d_in",),
+            7,
+            r"encoder.weight \(encoder\) is \(20, 6\), expected \(20, 7\)",
+        ),
         (w.sparsify, "cfg.json", ("num_latents",), 10, r"expected \(10, 6\)"),
         (w.sparsify, "cfg.json", ("activation",), "softmax", "neither topk nor groupmax"),
         (w.saelens_topk, "cfg.json", ("architecture",), "temporal", "'temporal' is not read here"),

@@ -1,7 +1,7 @@
 """Dictionaries in the files of other libraries, written by hand from a formula, not by the code under test.
 
-``library_encodings.npz`` holds what the libraries themselves made of these very files: sparsify 1.3.3, SAELens
-6.54.12 (which also read the files of Gemma Scope, Llama Scope and Qwen Scope) and dictionary_learning 0.1.0.
+``library_encodings.npz`` holds what the libraries themselves made of these very files: sparsify 1.3.3,
+SAELens 6.54.12 (which also read those of Gemma Scope, Llama Scope and Qwen Scope), dictionary_learning 0.1.0.
 """
 
 import json

@@ -19,7 +19,7 @@ from microtome.dictionaries.train_config import DictionaryTraining
 from microtome.dictionaries.trainer import DictionaryTrainer, StepReport
 
 CHECKPOINT_SECONDS = 30.0
-Place = Mapping[str, Mapping[str, Any]]
+Place = Callable[[str], Mapping[str, Any]]  # site -> fields of its dictionary's configuration
 
 
 class TrainingLoop:
@@ -31,7 +31,7 @@ class TrainingLoop:
         config: DictionaryTraining,
         *,
         run: RunFolder | None = None,
-        places: Place | None = None,
+        place: Place = lambda _: {},
         processes: Processes | None = None,
         device: torch.device | None = None,
         tracker: Tracker | None = None,
@@ -57,7 +57,7 @@ class TrainingLoop:
         self.trainers = {
             name: DictionaryTrainer(
                 name,
-                config.dictionary(x.shape[1], **(places or {}).get(name, {})),
+                config.dictionary(x.shape[1], **place(name)),
                 config,
                 x,
                 self.processes,

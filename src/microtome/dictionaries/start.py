@@ -40,8 +40,15 @@ def random_directions(config: DictionaryConfig, draws: torch.Generator) -> Float
     return torch.nn.functional.normalize(rows, dim=1)
 
 
-def quantile_threshold(dictionary: Dictionary, x: Float[Tensor, "N d"], k: int) -> float:
-    """The projection above which ``2 k`` features act on an input on average."""
-    z = dictionary.project(x).relu().flatten()
-    wanted = min(2 * k * len(x), z.numel() - 1)
-    return max(float(z.kthvalue(z.numel() - wanted).values), 1e-3)
+def quantile_threshold(
+    dictionary: Dictionary, x: Float[Tensor, "N d"], k: int, processes: Processes
+) -> float:
+    """The projection above which ``2 k`` features act on an input on average, by bisection."""
+    z = dictionary.project(x).relu()
+    first = torch.stack([z.max().double(), torch.tensor(2.0 * k * len(x), dtype=torch.float64)])
+    (high, wanted), low = all_reduce_sum(first, processes).tolist(), 0.0
+    for _ in range(40):
+        middle = (low + high) / 2
+        above = all_reduce_sum((z > middle).sum(), processes)
+        low, high = (middle, high) if above > wanted else (low, middle)
+    return max(high, 1e-3)

@@ -3,7 +3,7 @@
 import contextlib
 import shutil
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,8 @@ from microtome.targets.language_model import LanguageModel, load_language_model
 from microtome.targets.layer_list import choose_layers, layer_words
 
 KIND = "dictionary"
-Activations = Source | Tensor | Iterable[Tensor | Mapping[str, Tensor]] | Mapping[str, Tensor]
+Chunk = Tensor | Mapping[str, Tensor]
+Activations = Source | Tensor | Mapping[str, Tensor] | Iterable[Chunk] | Callable[[], Iterable[Chunk]]
 
 
 def fit(
@@ -51,22 +52,12 @@ def fit(
         loop = TrainingLoop(
             source,
             config,
-            places=_Everywhere(place or {}),
+            place=lambda _: place or {},
             processes=group,
             device=process_device(config.device, group),
             show=show_progress,
         )
         return loop.train()
-
-
-class _Everywhere(dict[str, Mapping[str, Any]]):
-    """The same place for every site."""
-
-    def __init__(self, place: Mapping[str, Any]) -> None:
-        self.place = place
-
-    def get(self, key: str, default: Any = None) -> Any:  # noqa: ARG002
-        return self.place
 
 
 def train_dictionaries(
@@ -177,7 +168,7 @@ class _Job:
                 language_model_source(c, self.lm, self.texts, self.layers, group),
                 c,
                 run=run,
-                places=self._places(),
+                place=self._places().__getitem__,
                 processes=group,
                 device=self.device,
                 tracker=tracker,

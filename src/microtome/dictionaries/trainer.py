@@ -78,11 +78,11 @@ class DictionaryTrainer:
 
     def _start_sparse(self, first: Tensor) -> None:
         """Let about ``2 k`` features act from the beginning, instead of half of them."""
-        level = quantile_threshold(self.dictionary, first[: self.training.batch_size], self.training.k)
-        level = float(all_reduce_sum(torch.tensor(level), self.processes)) / self.processes.size
+        t, rows = self.training, self.training.batch_size // self.processes.size
+        level = quantile_threshold(self.dictionary, first[:rows], t.k, self.processes)
         name = {"jumprelu": "threshold", "relu": "b_enc", "gated": "b_gate"}[self.config.architecture]
         self.dictionary.get_parameter(name).fill_(level if name == "threshold" else -level)
-        self.bandwidth = self.training.bandwidth * level
+        self.bandwidth = t.bandwidth * level
 
     # -- one step ------------------------------------------------------------------------------------------
 
@@ -188,13 +188,16 @@ class DictionaryTrainer:
         t = self.training
         due = self.steps_done in {round(share * t.steps) for share in t.resample}
         which = self.dead.nonzero()[:, 0]
-        if not due or not len(which) or self.processes.size > 1:
+        if not due or not len(which):
             return
         off = x - self.dictionary(x)
         chances = off.square().sum(1)
         draw = generator(t.seed, stream=f"resample {self.name} {self.steps_done}")
         rows = torch.multinomial(chances.cpu(), len(which), replacement=True, generator=draw)
         directions = torch.nn.functional.normalize(off[rows.to(x.device)], dim=1)
+        if not self.processes.main:  # everyone takes those of the main process
+            directions = torch.zeros_like(directions)
+        directions = all_reduce_sum(directions, self.processes)
         living = self.dictionary.W_enc[~self.dead]
         length = living.norm(dim=1).mean() if len(living) else torch.ones((), device=x.device)
         self.dictionary.W_dec[which] = directions
