@@ -74,7 +74,7 @@ def without_huge(x: Float[Tensor, "N d"], multiple: float | None) -> Bool[Tensor
     if multiple is None or not len(x):
         return torch.ones(len(x), dtype=torch.bool, device=x.device)
     lengths = x.float().norm(dim=1)
-    return ~(lengths > multiple * lengths.median()) | ~lengths.isfinite()
+    return ~(lengths > multiple * lengths.nanmedian()) | ~lengths.isfinite()
 
 
 class LanguageModelSource:

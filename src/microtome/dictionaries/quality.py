@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from microtome.dictionaries.dictionary import Dictionary
+from microtome.dictionaries.dictionary import Dictionary, check_width
 from microtome.dictionaries.pca import SecondMoments, unexplained_by_rank
 
 COMPARED_ROWS = 2048  # decoder rows whose nearest neighbour is looked for
@@ -59,12 +59,14 @@ class QualityMeasure:
     @torch.no_grad()
     def fit(self, x: Float[Tensor, "N d"]) -> None:
         """Rows of the training data: for the principal components, and to see which features act at all."""
+        check_width(x, self.dictionary.config)
         self.fitted.add(x)
         self.acted += (self.dictionary.encode(x.float().to(self.dictionary.W_dec.device)) > 0).sum(0).cpu()
 
     @torch.no_grad()
     def add(self, x: Float[Tensor, "N d"]) -> None:
         """Rows to be judged by."""
+        check_width(x, self.dictionary.config)
         self.held_out.add(x)
         x = x.float().to(self.dictionary.W_dec.device)
         f = self.dictionary.encode(x)
