@@ -6,7 +6,7 @@ dictionaries, they stand where the original script looked for them.
 
 import json
 import re
-import subprocess
+import runpy
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 
 import microtome
 from microtome.cli.main import main
@@ -104,7 +105,9 @@ def test_basic_usage(script: str, kind: str, model: str) -> None:
 
 
 @pytest.mark.parametrize(("script", "kind"), [("sae", "sae_features"), ("layer", "layer_activations")])
-def test_custom_configuration(script: str, kind: str, model: str, capsys) -> None:
+def test_custom_configuration(script: str, kind: str, model: str, capsys, monkeypatch) -> None:
+    # Rendering is seen to above; here the names count.
+    monkeypatch.setattr(Figure, "savefig", lambda self, path, **how: Path(path).write_bytes(b"drawn"))
     type_it(CUSTOM.format(script, "0-2"), model)
     (folder,) = folders(kind)
     assert "_num_samples_5_batch_size_8_layers_0to2_" in folder.name
@@ -327,9 +330,11 @@ def test_modules(folder: str, script: str) -> None:
         assert found["model_type"] == kind and found["layer_path"].format(layer=3) == "model.layers.3.mlp"
 
 
-def test_modules_run(model: str) -> None:
+def test_modules_run(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """``python -m microtome.compat.layer_gradient_analysis ...``"""
     words = ["--model_name", model, *FEW, "--device", "cpu", "--save_consolidated", "all.npz"]
-    module = "microtome.compat.layer_gradient_analysis"
-    done = subprocess.run([sys.executable, "-m", module, *words], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert Path("all.npz").is_file()
+    monkeypatch.setattr(sys, "argv", ["layer_gradient_analysis.py", *words])
+    monkeypatch.delitem(sys.modules, "microtome.compat.layer_gradient_analysis", raising=False)
+    with pytest.raises(SystemExit) as end:
+        runpy.run_module("microtome.compat.layer_gradient_analysis", run_name="__main__")
+    assert end.value.code == 0 and Path("all.npz").is_file()

@@ -39,14 +39,16 @@ class CompareConfig(Config):
 class LayerComparison:
     """One layer's scores of both, each scaled so that absolute values add up to their number.
 
-    ``z``: the change over its standard error, where both know theirs. ``ceiling``: the correlation that two
-    runs of the same model on other samples would reach, from their standard errors.
+    ``z``: the change over its standard error, where both know theirs. ``spearman`` is over the values that
+    are not 0 in both, ``pearson`` over all. ``ceiling``: the Pearson correlation that two runs of the same
+    model on other samples would reach, from their standard errors.
     """
 
     a: Values
     b: Values
     z: Values | None
     spearman: float
+    pearson: float
     overlap: float
     ceiling: float
 
@@ -103,8 +105,9 @@ class Comparison:
         return [
             {
                 "layer": layer,
-                "spearman": one.spearman,
-                "same model, other samples": one.ceiling,
+                "rank correlation (Spearman)": one.spearman,
+                "correlation (Pearson)": one.pearson,
+                "Pearson of the same model on other samples": one.ceiling,
                 f"top {TOP} in common": one.overlap,
                 "changes beyond chance": one.significant,
                 "values": len(one.a),
@@ -115,12 +118,17 @@ class Comparison:
     def told(self, k: int = TOP) -> Iterator[str]:
         """Lines for the terminal."""
         yield f"{self.names[0]}  against  {self.names[1]}, by {self.by.replace('_', ' ')}"
-        yield f"  {'layer':>5} {'Spearman':>9} {'ceiling':>8} {f'top {TOP}':>7} {'changed beyond chance':>22}"
+        heads = (
+            f"{'Spearman':>9} {'Pearson':>8} {'ceiling':>8} {f'top {TOP}':>7} {'changed beyond chance':>22}"
+        )
+        yield f"  {'layer':>5} {heads}"
         for layer, one in self.layers.items():
             known = "unknown" if one.significant is None else f"{one.significant} of {len(one.a)}"
             if one.significant == 0:
                 known = "not distinguishable"
-            yield f"  {layer:>5} {one.spearman:>9.3f} {one.ceiling:>8.3f} {one.overlap:>7.0%} {known:>22}"
+            numbers = f"{one.spearman:>9.3f} {one.pearson:>8.3f} {one.ceiling:>8.3f} {one.overlap:>7.0%}"
+            yield f"  {layer:>5} {numbers} {known:>22}"
+        yield "  (ceiling: the Pearson correlation of the same model with itself on other samples)"
         yield "Largest changes (of scores scaled to a mean absolute value of 1):"
         frame = self.frame(k).sort_values("change", key=abs, ascending=False).head(k)
         for row in frame.to_dict("records"):
@@ -193,7 +201,8 @@ def _layer(first: GradientResult, second: GradientResult, layer: int, by: str) -
         a=scaled[0],
         b=scaled[1],
         z=z,
-        spearman=rank_correlation(a, b),
+        spearman=rank_correlation(*(values[(a != 0) | (b != 0)] for values in (a, b))),
+        pearson=float(np.corrcoef(a, b)[0, 1]) if a.std() and b.std() else float("nan"),
         overlap=len(tops[0] & tops[1]) / max(len(tops[0]), 1),
         ceiling=float(np.sqrt(reliable[0] * reliable[1])),
     )

@@ -16,12 +16,13 @@ NAMED = 6
 
 @styled
 def comparison_figure(comparison: "Comparison") -> Figure:
-    """Rank correlation of every layer, and both scores in the layer where they agree least."""
-    figure, axes = panels(1, 2, width=4.6, height=3.6)
+    """Correlations of every layer, and both scores in the layer where they agree least."""
+    names = "    ".join(f"{x}: {_short(n)}" for x, n in zip("AB", comparison.names, strict=True))
+    figure, axes = panels(1, 2, width=4.6, height=3.6, title=names)
     _by_layer(axes[0, 0], comparison)
     layers = comparison.layers
-    least = min(layers, key=lambda layer: np.nan_to_num(layers[layer].spearman, nan=1.0))
-    _scores(axes[0, 1], layers[least], least, comparison.names)
+    least = min(layers, key=lambda layer: np.nan_to_num(layers[layer].pearson, nan=1.0))
+    _scores(axes[0, 1], layers[least], least)
     return figure
 
 
@@ -29,19 +30,25 @@ def _by_layer(ax: Axes, comparison: "Comparison") -> None:
     layers = list(comparison.layers)
     places = np.arange(len(layers))
     found = [comparison.layers[layer] for layer in layers]
-    ax.plot(places, [one.spearman for one in found], "o-", color=colour(0), label="rank correlation")
-    ax.plot(places, [one.overlap for one in found], "s:", color=colour(1), label="top 20 in common")
     if any(np.isfinite(one.ceiling) for one in found):
-        ax.plot(places, [one.ceiling for one in found], "--", color=FAINT, label="same model, other samples")
+        ceiling = [one.ceiling for one in found]
+        ax.plot(places, ceiling, "--", color=FAINT, label="Pearson, same model on other samples")
+    ax.plot(places, [one.pearson for one in found], "o-", color=colour(0), markersize=4, label="Pearson")
+    ax.plot(places, [one.spearman for one in found], "^-", color=colour(2), markersize=4, label="Spearman")
+    ax.plot(
+        places, [one.overlap for one in found], "s:", color=colour(1), markersize=4, label="top 20 in common"
+    )
     step = max(1, len(layers) // 12)
     ax.set_xticks(places[::step], [str(layer) for layer in layers[::step]])
-    ax.set_ylim(min(-0.05, *(np.nan_to_num(one.spearman) for one in found)) - 0.05, 1.08)
-    ax.set(xlabel="Layer", ylabel="Agreement", title="How alike the two rank")
-    ax.legend(loc="lower left")
+    lowest = min(min(np.nan_to_num(one.spearman), np.nan_to_num(one.pearson)) for one in found)
+    ax.set_ylim(min(-0.05, lowest - 0.05), 1.55)  # room for the legend above 1
+    ax.set_yticks([tick / 4 for tick in range(-4, 5) if tick / 4 >= lowest - 0.25])
+    ax.set(xlabel="Layer", ylabel="Agreement", title="How alike the two are")
+    ax.legend(loc="upper left")
     light_grid(ax)
 
 
-def _scores(ax: Axes, one: "LayerComparison", layer: int, names: tuple[str, str]) -> None:
+def _scores(ax: Axes, one: "LayerComparison", layer: int) -> None:
     limit = max(np.abs(one.a).max(), np.abs(one.b).max(), 1e-9) * 1.15
     low = -limit if min(one.a.min(), one.b.min()) < 0 else 0.0
     ax.plot([low, limit], [low, limit], "--", color=FAINT, linewidth=0.8)
@@ -65,11 +72,11 @@ def _scores(ax: Axes, one: "LayerComparison", layer: int, names: tuple[str, str]
     ax.set(
         xlim=(low, limit),
         ylim=(low, limit),
-        xlabel=f"{_short(names[0])} (mean |score| = 1)",
-        ylabel=f"{_short(names[1])} (mean |score| = 1)",
+        xlabel="A (in mean absolute scores)",
+        ylabel="B (in mean absolute scores)",
         title=f"Layer {layer}, where they agree least",
     )
 
 
 def _short(name: str) -> str:
-    return name if len(name) <= 28 else f"{name[:14]}…{name[-13:]}"
+    return name if len(name) <= 36 else f"{name[:18]}…{name[-17:]}"
