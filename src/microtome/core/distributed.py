@@ -67,6 +67,8 @@ def processes(device: str = "auto") -> Iterator[Processes]:
     dist.init_process_group("cpu:gloo,cuda:nccl" if on_cuda else "gloo", timeout=_PATIENCE)
     try:
         yield own
+        # A process that leaves while another still talks to it may be aborted by its own network threads.
+        dist.barrier()
     finally:
         dist.destroy_process_group()
 
