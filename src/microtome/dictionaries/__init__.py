@@ -8,11 +8,14 @@ _PUBLIC = {
     "Dictionary": "microtome.dictionaries.dictionary",
     "DictionaryConfig": "microtome.dictionaries.config",
     "DictionaryFile": "microtome.dictionaries.stored",
+    "DictionaryTraining": "microtome.dictionaries.train_config",
     "check_reconstruction": "microtome.dictionaries.check",
     "explained_variance": "microtome.dictionaries.check",
+    "fit": "microtome.dictionaries.train",
     "fitting_site": "microtome.dictionaries.check",
     "new_dictionary": "microtome.dictionaries.architectures",
     "open_dictionary": "microtome.dictionaries.formats",
+    "save_dictionary": "microtome.dictionaries.formats",
 }
 
 __all__ = [*_PUBLIC]  # pyright: ignore[reportUnsupportedDunderAll]

@@ -23,7 +23,7 @@ from microtome.dictionaries.splice import loss_recovered, mean_loss
 from microtome.targets.language_model import LanguageModel, load_language_model
 from microtome.targets.layer_list import parse_layers
 
-KIND = "dictionary-evaluate"
+KIND = "evaluate-dictionary"  # not dictionary-...: `latest` means runs that hold dictionaries
 
 
 @dataclass
@@ -153,15 +153,7 @@ def evaluate_dictionaries(
 
     set_threads(config.threads, small=False)
     tune_allocator()
-    path = config.path
-    if path == "latest" or not Path(path).expanduser().exists():
-        run = Path(runs_root) / path
-        path = str(run) if run.is_dir() else path
-        path = (
-            str(parse_reference("latest", runs_root=runs_root, want="dictionary").path)
-            if path == "latest"
-            else path
-        )
+    path = _resolved(config.path, Path(runs_root))
     device = resolve_device(config.device)
     layers = None if config.layers in (None, "all") else parse_layers(config.layers)
     dictionaries = load_all(path, layers, config.site, device)
@@ -185,6 +177,14 @@ def evaluate_dictionaries(
     )
     run.finish(write_evaluation(run, result))
     return run, result
+
+
+def _resolved(path: str, runs_root: Path) -> str:
+    """``latest``, or the name of a run, as its folder; anything else as it is."""
+    if path == "latest":
+        return str(parse_reference(path, runs_root=runs_root, want="dictionary").path)
+    run = runs_root / path
+    return str(run) if not Path(path).expanduser().exists() and run.is_dir() else path
 
 
 def _model_of(path: str, dictionaries: Mapping[str, Dictionary]) -> str:

@@ -20,7 +20,7 @@ from microtome.dictionaries.start import centre, input_factor, quantile_threshol
 from microtome.dictionaries.train_config import SPARSE, DictionaryTraining
 
 AUX_ROWS = 128
-MEMORY = 0.99  # of the running threshold
+MEMORY = 0.9  # of the running threshold: the last ten batches or so
 STEERING = 0.02  # how fast the penalty follows the number of active features
 
 
