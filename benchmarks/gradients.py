@@ -27,7 +27,6 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from microtome.core.device import tune_allocator
 from microtome.data.text import TokenBatch
 from microtome.dictionaries.formats import open_dictionary
 from microtome.gradients.accumulate import Accumulator, Plan
@@ -267,7 +266,6 @@ def main() -> None:
     shape = SHAPES["small" if arguments.small else "full"]
     if arguments.case:
         torch.set_num_threads(1)
-        tune_allocator()
         print(json.dumps(CASES[arguments.case](shape, arguments.folder)))
         return
     folder = Path(arguments.folder or tempfile.mkdtemp(prefix="microtome-benchmark-"))

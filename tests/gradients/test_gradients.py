@@ -31,7 +31,7 @@ class Dense:
     def decoder_rows(self, a: int, b: int) -> Tensor:
         return self.dictionary.W_dec[a:b]
 
-    def active(self, x: Tensor, *, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    def active(self, x: Tensor, *, block: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         f = self.dictionary.encode(x)
         return f, torch.arange(f.shape[1]).expand(f.shape)
 

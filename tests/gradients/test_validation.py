@@ -80,7 +80,7 @@ class _InMemory:
     def decoder_rows(self, a: int, b: int) -> torch.Tensor:
         return self.dictionary.W_dec[a:b]
 
-    def active(self, x: torch.Tensor, *, dtype: torch.dtype):
+    def active(self, x: torch.Tensor, *, block: int, dtype: torch.dtype):
         f = self.dictionary.encode(x)
         return f, torch.arange(f.shape[1]).expand(f.shape)
 

@@ -39,7 +39,7 @@ class Identity:
         """Rows of the identity matrix."""
         return torch.eye(self.config.d_in)[a:b]
 
-    def active(self, x: Tensor, *, dtype: torch.dtype) -> tuple[Tensor, Tensor]:  # noqa: ARG002
+    def active(self, x: Tensor, *, block: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:  # noqa: ARG002
         """Every dimension."""
         return x.float(), torch.arange(x.shape[1], device=x.device).expand(x.shape)
 

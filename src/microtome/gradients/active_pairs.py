@@ -11,6 +11,7 @@ from microtome.dictionaries.config import DictionaryConfig
 from microtome.dictionaries.dictionary import check_width, normalised
 
 BLOCK = 8192  # decoder rows, and pairs, at a time
+ENTRIES = 2**22  # projections onto encoder rows that stand in memory at a time: 16 MB in fp32
 
 
 @runtime_checkable
@@ -31,7 +32,7 @@ class FeatureSource(Protocol):
         """Rows ``a`` to ``b`` of the decoder, ``[b - a, d]``."""
         ...
 
-    def active(self, x: Tensor, *, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    def active(self, x: Tensor, *, block: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """Values and numbers ``[N, m]`` of the features that act on each row, padded with value 0."""
         ...
 
@@ -54,7 +55,8 @@ def active_pairs(
     dictionary: FeatureSource, x: Float[Tensor, "N d"], dtype: torch.dtype = torch.float32
 ) -> ActivePairs:
     """Where which features act on ``x``; the encoder's products are in ``dtype``."""
-    values, indices = dictionary.active(x, dtype=dtype)
+    block = max(ENTRIES // max(len(x), 1), 256) if x.device.type == "cpu" else BLOCK
+    values, indices = dictionary.active(x, block=block, dtype=dtype)
     row, column = (values != 0).nonzero(as_tuple=True)
     feature, value = indices[row, column], values[row, column]
     order = torch.argsort(feature, stable=True)

@@ -71,7 +71,7 @@ class GradientConfig(Config):
     """Leave positions of special tokens (such as the first) out of the means."""
     max_norm_multiple: float | None = Field(None, gt=0)
     """Leave out positions whose activation is so many times longer than the layer's median."""
-    max_tokens_in_memory: int = Field(4096, ge=1)
+    max_tokens_in_memory: int = Field(2048, ge=1)
     """Tokens whose activations and gradients are held at a time; lower it when memory runs out."""
     top_tokens: int = Field(5, ge=0, le=100)
     """Tokens listed for each of the strongest values."""
