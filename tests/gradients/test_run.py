@@ -525,6 +525,21 @@ def test_bad_input_is_one_line(model_folder: Path, here: Path, words: list[str],
     assert {p.name for p in here.iterdir()} == {"empty.txt"}
 
 
+@pytest.mark.parametrize(
+    "error", [MemoryError(), RuntimeError("CUDA out of memory. Tried to allocate 2 GiB")]
+)
+def test_out_of_memory_says_what_to_lower(
+    model_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys, error: Exception
+) -> None:
+    def full(self, chunk):
+        raise error
+
+    monkeypatch.setattr(Accumulator, "add", full)
+    layers(model_folder, code=2)
+    told = capsys.readouterr().err.strip().splitlines()
+    assert len(told) == 1 and "--max_tokens_in_memory" in told[0]
+
+
 def test_dictionaries_that_do_not_fit_are_one_line(
     model_folder: Path, saes: Path, here: Path, capsys
 ) -> None:

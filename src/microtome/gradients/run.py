@@ -4,8 +4,8 @@ import hashlib
 import shutil
 import sys
 import time
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -191,7 +191,8 @@ class _Job:
         saved = time.monotonic()
         with stop_signals() as stopped, progress(f"gradients {self.kind}", total, samples, self.show) as bar:
             for number, chunk in enumerate(chunks[done:], done + 1):
-                accumulator.add(chunk)
+                with _told_what_to_lower():
+                    accumulator.add(chunk)
                 samples += sum(len(batch.index) for batch in chunk)
                 bar.update(samples)
                 last = number == len(chunks)
@@ -325,6 +326,21 @@ def resume(path: str | Path, **how: Any) -> Finished | None:
     if folder.finished:
         raise CannotLoad(f"{folder.path}: finished already; there is nothing to carry on")
     return run(CONFIGS[kind].from_mapping(folder.config), resume=folder, **how)
+
+
+@contextmanager
+def _told_what_to_lower() -> Iterator[None]:
+    """Running out of memory as one line with the settings that help."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        signs = ("out of memory", "can't allocate memory", "not enough memory")
+        if not isinstance(error, MemoryError) and not any(sign in str(error) for sign in signs):
+            raise
+        raise MicrotomeError(
+            "out of memory; lower --batch_size, --max_length or --max_tokens_in_memory, take --dtype bfloat16, or"
+            " --activation_checkpointing"
+        ) from error
 
 
 def _from_main(value: Any, processes: Processes) -> Any:
