@@ -14,12 +14,14 @@ from old_layouts import write_apd_run, write_later_spd_run, write_spd_paper_run
 
 import microtome
 from microtome.cli.main import main
+from microtome.core.config import Config
 from microtome.core.runs import RunFolder
 from microtome.data.images import digits
 from microtome.decomposition import decompose as decompose_module
 from microtome.decomposition.interpret.compare import compare_runs
 from microtome.decomposition.interpret.components import components
 from microtome.decomposition.interpret.interpretation import load_interpretation
+from microtome.decomposition.interpret.minimality import runs_in
 from microtome.decomposition.interpret.run import interpret
 from microtome.targets.config import MLPModelConfig
 from microtome.targets.mlp import MLP
@@ -201,6 +203,15 @@ def test_minimality_coefficients_stand_below_each_other(tmp_path, type_words):
     (folder,) = Path("runs").iterdir()
     assert (folder / "plots" / "varying_importance_minimality_coeff.png").is_file()
     assert json.loads((folder / "summary.json").read_text())["importance_minimality_coeff"] == [1e-5, 1e-3]
+
+
+def test_a_sweep_stands_for_the_decompositions_of_its_trials(tmp_path):
+    kinds = {"sweep": "sweep", "sweep/trial_0000": "decompose-spd", "sweep/trial_0001": "decompose-spd"}
+    for name, kind in kinds.items():
+        RunFolder.create(tmp_path / name, Config(), kind=kind)
+    trials = [str(tmp_path / "sweep" / name) for name in ("trial_0000", "trial_0001")]
+    assert runs_in([str(tmp_path / "sweep")], tmp_path) == trials
+    assert runs_in(trials[:1], tmp_path) == trials[:1]
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """The batched sweep against one row at a time, and against what was planted."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 import torch
@@ -190,6 +192,24 @@ def test_results_beyond_the_memory_are_refused_with_both_sizes(spd_tms, monkeypa
         MicrotomeError, match=r"n_steps=4000.*MB of results.*0\.1 MB of memory.*lower n_steps"
     ):
         compute(spd_tms, [0], n_steps=4000, chunk_bytes=10_000)
+
+
+def test_too_many_steps_are_refused_before_their_magnitudes_are_made(spd_tms, monkeypatch):
+    monkeypatch.setattr(sweep_module, "free_memory", lambda: 100_000)
+    tracemalloc.start()
+    with pytest.raises(MicrotomeError, match="n_steps=10000000"):
+        compute(spd_tms, [0], n_steps=10_000_000, chunk_bytes=10_000)
+    assert tracemalloc.get_traced_memory()[1] < 10_000_000  # the magnitudes alone are 80 MB
+    tracemalloc.stop()
+
+
+@pytest.mark.parametrize("two_sided", [False, True])
+def test_pieces_hold_the_magnitudes_that_are_reported(spd_tms, two_sided):
+    span = (-0.7 if two_sided else 0.0, 0.7)
+    rows = sweep_module._Rows(spd_tms, 5, np.array([3, 1]), 101, span)
+    made = torch.cat([rows.piece(start, min(start + 37, 202)) for start in range(0, 202, 37)], dim=1)[0]
+    expected = torch.as_tensor(magnitude_range(101, 0.7, two_sided)).to(made.dtype)
+    assert torch.equal(made[:101, 3], expected) and torch.equal(made[101:, 1], expected)
 
 
 class Images(nn.Module):

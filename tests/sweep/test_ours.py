@@ -273,6 +273,17 @@ def test_the_packaged_sweeps_are_sound(world, recipe):
     assert len(shop.groups(sound, 1)) == 1  # one batched program
 
 
+@pytest.mark.parametrize(
+    ("program", "notes"),
+    [("microtome magnitude", []), ("magnitude_sweep", ["magnitude_sweep: runs as `microtome magnitude`"])],
+)
+def test_only_another_programs_name_is_told(world, program, notes):
+    told = []
+    file = world.file(program=program, parameters={"n_steps": {"values": [5, 7]}})
+    make_plan(world.settings(file), OurPrograms(), told.append)
+    assert told == notes
+
+
 def test_every_swept_command_gets_a_folder_of_its_own(world):
     magnitude = world.file(program="magnitude_sweep", parameters={"n_steps": {"values": [5, 7]}})
     shop = workshop(world, magnitude)

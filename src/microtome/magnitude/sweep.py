@@ -47,10 +47,13 @@ def compute(
     for index in features:
         if not 0 <= index < n:
             raise bad_value("feature_idx", index, f"the network has {n} inputs", f"choose 0 to {n - 1}")
-    magnitudes = magnitude_range(n_steps, max_magnitude, two_sided)
+    if n_steps < 2:
+        magnitude_range(n_steps, max_magnitude)
     indices = np.asarray(features, dtype=np.int64)
     recorder = Recorder(decomposition, kinds)
-    arrays = _record(recorder, _Rows(decomposition, n, indices, magnitudes), chunk_bytes, told)
+    span = (-max_magnitude if two_sided else 0.0, max_magnitude)
+    arrays = _record(recorder, _Rows(decomposition, n, indices, n_steps, span), chunk_bytes, told)
+    magnitudes = magnitude_range(n_steps, max_magnitude, two_sided)
     k = decomposition.n_instances
     unfolded = {
         name: values.reshape(k, -1, len(indices), n_steps).transpose(0, 2, 3, 1)
@@ -67,23 +70,30 @@ class _Rows:
         decomposition: Decomposition,
         n: int,
         features: Int[np.ndarray, " F"],
-        magnitudes: Float[np.ndarray, " S"],
+        n_steps: int,
+        span: tuple[float, float],
     ) -> None:
         weight = next(iter(decomposition.sites.values())).weight
         self.k, self.n, self.like = decomposition.n_instances, n, weight
         self.features = torch.as_tensor(features, device=weight.device)
-        self.magnitudes = torch.as_tensor(magnitudes, dtype=weight.dtype, device=weight.device)
+        self.n_steps, self.span = n_steps, span
 
     def __len__(self) -> int:
-        return len(self.features) * len(self.magnitudes)
+        return len(self.features) * self.n_steps
+
+    def magnitudes(self, start: int, stop: int) -> Float[Tensor, " N"]:
+        """Of rows ``start`` to ``stop``: np.linspace's to the bit, without those of all others in memory."""
+        first, last = self.span
+        steps = np.arange(start, stop) % self.n_steps
+        values = steps * ((last - first) / (self.n_steps - 1)) + first
+        values[steps == self.n_steps - 1] = last
+        return torch.as_tensor(values).to(self.like.dtype).to(self.like.device)
 
     def piece(self, start: int, stop: int) -> Float[Tensor, "K N n"]:
         """Rows ``start`` to ``stop``, the batch innermost in memory, as the matrix products like it."""
         rows = torch.arange(start, stop, device=self.features.device)
         x = self.like.new_zeros(self.n, stop - start)
-        x[self.features[rows // len(self.magnitudes)], rows - start] = self.magnitudes[
-            rows % len(self.magnitudes)
-        ]
+        x[self.features[rows // self.n_steps], rows - start] = self.magnitudes(start, stop)
         return x.T.expand(self.k, -1, -1)
 
 
@@ -138,7 +148,7 @@ def _check_memory(widths: dict[str, int], rows: _Rows, itemsize: int) -> None:
     free = free_memory()
     if free is not None and needed > free:
         raise MicrotomeError(
-            f"n_steps={len(rows.magnitudes)}: {len(rows.features)} features at so many magnitudes make"
+            f"n_steps={rows.n_steps}: {len(rows.features)} features at so many magnitudes make"
             f" {gigabytes(needed)} of results, and {gigabytes(free)} of memory are free;"
             " lower n_steps or give fewer features"
         )

@@ -81,8 +81,9 @@ def make_plan(settings: SweepSettings, programs: Programs, note: Note) -> Plan:
     _warn_of_exponents(space, note)
     template = build_template(spec.program, spec.command, programs, source.parent, settings.working)
     _check_words(template)
-    if template.ours:
-        note(f"{spec.program or template.ours[0]}: runs as `microtome {' '.join(template.ours)}`")
+    ours = f"microtome {' '.join(template.ours)}" if template.ours else ""
+    if ours and spec.program != ours:
+        note(f"{spec.program or ours}: runs as `{ours}`")
     return Plan(
         name=_slug(spec.name or source.stem),
         method=spec.method,

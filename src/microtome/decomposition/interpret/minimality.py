@@ -42,7 +42,7 @@ class MinimalitySeries:
 
 
 def runs_in(words: Sequence[str], runs_root: Path) -> list[str]:
-    """The runs that the words name; a folder that is no run itself stands for the decompositions in it."""
+    """The runs that the words name; a sweep, or a folder that is no run, stands for its decompositions."""
     found: list[str] = []
     for word in words:
         folder = Path(word)
@@ -53,7 +53,9 @@ def runs_in(words: Sequence[str], runs_root: Path) -> list[str]:
 
 
 def _holds_runs(folder: Path) -> bool:
-    return folder.is_dir() and not (folder / MARKER).is_file()
+    if not (folder / MARKER).is_file():
+        return folder.is_dir()
+    return RunFolder.open(folder).kind == "sweep"
 
 
 def minimality_series(decompositions: Sequence[Decomposition], instance: int = 0) -> MinimalitySeries:
