@@ -1,11 +1,9 @@
 """A gradient analysis from settings to files."""
 
-import hashlib
-import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +19,7 @@ from microtome.core.run_lock import only_writer
 from microtome.core.runs import RunFolder, timestamp
 from microtome.data.text import TokenBatch
 from microtome.gradients.accumulate import Accumulator
+from microtome.gradients.checkpoints import Checkpoints, fingerprint, remove_checkpoints, told_what_to_lower
 from microtome.gradients.chunks import batches_of, chunked
 from microtome.gradients.config import FeaturesConfig, GradientConfig, LayersConfig
 from microtome.gradients.documented import documented_arrays
@@ -186,61 +185,25 @@ class _Job:
     def _accumulate(self, prepared: Prepared, batches: Sequence[TokenBatch]) -> Accumulator:
         chunks = list(chunked(batches, self.config.max_tokens_in_memory))
         accumulator = Accumulator(prepared.plan, prepared.widths)
-        done, samples = self._restore(accumulator, prepared, len(chunks))
+        checkpoints = Checkpoints(
+            self.folder, self.processes, fingerprint(prepared, self.processes), len(chunks)
+        )
+        done, samples = checkpoints.restore(accumulator) if self.resumed else (0, 0)
         total = sum(len(batch.index) for batch in batches)
         saved = time.monotonic()
         with stop_signals() as stopped, progress(f"gradients {self.kind}", total, samples, self.show) as bar:
             for number, chunk in enumerate(chunks[done:], done + 1):
-                with _told_what_to_lower():
+                with told_what_to_lower():
                     accumulator.add(chunk)
                 samples += sum(len(batch.index) for batch in chunk)
                 bar.update(samples)
                 last = number == len(chunks)
                 if stopped.is_set() or (not last and time.monotonic() - saved > CHECKPOINT_SECONDS):
-                    self._checkpoint(accumulator, prepared, number, samples, len(chunks))
+                    checkpoints.save(accumulator, number, samples)
                     saved = time.monotonic()
                 if stopped.is_set() and not last:
                     raise KeyboardInterrupt(self._stopped(samples, total))
         return accumulator
-
-    def _own_folder(self) -> RunFolder | None:
-        """Where this process keeps its checkpoints: other processes than the main one below its folder."""
-        if self.folder is None:
-            return None
-        if self.processes.size == 1:
-            return self.folder
-        return RunFolder(self.folder.path / "checkpoints" / f"process_{self.processes.rank}")
-
-    def _checkpoint(
-        self, accumulator: Accumulator, prepared: Prepared, done: int, samples: int, chunks: int
-    ) -> None:
-        folder = self._own_folder()
-        if folder is None:
-            return
-        extra = {"done": done, "samples": samples, "chunks": chunks, "print": self._fingerprint(prepared)}
-        state = {name: tensor.cpu().contiguous() for name, tensor in accumulator.state().items()}
-        folder.save_checkpoint(done, state, extra)
-
-    def _restore(self, accumulator: Accumulator, prepared: Prepared, chunks: int) -> tuple[int, int]:
-        folder = self._own_folder()
-        found = folder.latest_checkpoint() if folder is not None and self.resumed else None
-        if found is None:
-            return 0, 0
-        _, state, extra = found
-        if extra.get("print") != self._fingerprint(prepared) or extra.get("chunks") != chunks:
-            raise CannotLoad(
-                f"{folder.path if folder else ''}: the texts, the settings or the number of processes have"
-                " changed since the run was stopped; undo that, or start anew"
-            )
-        accumulator.restore(state)
-        return int(extra["done"]), int(extra["samples"])
-
-    def _fingerprint(self, prepared: Prepared) -> str:
-        """What must not change between stopping and carrying on."""
-        digest = hashlib.sha256(f"{self.processes.size} {prepared.layers} {prepared.site}".encode())
-        for text in prepared.texts:
-            digest.update(text.encode("utf-8", "replace"))
-        return digest.hexdigest()[:16]
 
     def _stopped(self, samples: int, total: int) -> str:
         told = f"Stopped after {samples} of {total} samples"
@@ -277,7 +240,7 @@ class _Job:
             validation = validate_run(prepared, c, self.kind, self.folder, self.show)
         if self.folder is not None:
             self.folder.finish(summary_of(result, facts, validation))
-            _remove_checkpoints(self.folder)
+            remove_checkpoints(self.folder)
         return Finished(result, self.folder, npz, time.perf_counter() - self.began, validation)
 
     def _facts(self, prepared: Prepared, accumulator: Accumulator) -> RunFacts:
@@ -328,21 +291,6 @@ def resume(path: str | Path, **how: Any) -> Finished | None:
     return run(CONFIGS[kind].from_mapping(folder.config), resume=folder, **how)
 
 
-@contextmanager
-def _told_what_to_lower() -> Iterator[None]:
-    """Running out of memory as one line with the settings that help."""
-    try:
-        yield
-    except (MemoryError, RuntimeError) as error:
-        signs = ("out of memory", "can't allocate memory", "not enough memory")
-        if not isinstance(error, MemoryError) and not any(sign in str(error) for sign in signs):
-            raise
-        raise MicrotomeError(
-            "out of memory; lower --batch_size, --max_length or --max_tokens_in_memory, take --dtype bfloat16, or"
-            " --activation_checkpointing"
-        ) from error
-
-
 def _from_main(value: Any, processes: Processes) -> Any:
     """What the main process gives, in every process."""
     if processes.size == 1:
@@ -350,7 +298,3 @@ def _from_main(value: Any, processes: Processes) -> Any:
     box = [value]
     torch.distributed.broadcast_object_list(box, src=0)
     return box[0]
-
-
-def _remove_checkpoints(folder: RunFolder) -> None:
-    shutil.rmtree(folder.path / "checkpoints", ignore_errors=True)
