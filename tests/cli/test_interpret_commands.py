@@ -184,7 +184,9 @@ def test_two_runs_with_the_same_mechanisms_are_found_alike(runs, type_words):
 
 def test_comparison_follows_its_fields(runs, tmp_path):
     where = {"output_dir": tmp_path / "out", "dpi": 40, "n_rotations": 3}
-    turned = compare_runs(runs / "apd_tms", runs / "apd_tms", reference_instance=1, **where)
+    said: list[str] = []
+    turned = compare_runs(runs / "apd_tms", runs / "apd_tms", reference_instance=1, note=said.append, **where)
+    assert any("different networks" in line for line in said)
     # The second instance's polygon is turned by 0.3.
     assert turned.similarities["mean_max_abs_cosine_sim/linear1"] == pytest.approx(np.cos(0.3), abs=1e-4)
     frame = turned.frame()

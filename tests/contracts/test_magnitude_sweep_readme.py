@@ -24,6 +24,7 @@ from microtome.cli.main import main
 from microtome.data.sparse_features import SparseFeatures
 from microtome.decomposition import decompose as decompose_module
 from microtome.magnitude import pictures
+from microtome.magnitude.result import load
 from microtome.targets.config import ResidMLPModelConfig
 from microtome.targets.resid_mlp import ResidMLP
 
@@ -101,9 +102,15 @@ def newest() -> Path:
 
 
 @pytest.mark.usefixtures("undrawn")
+def test_the_run_may_stand_without_its_flag(ours: Path) -> None:
+    assert main(["magnitude", str(ours), "--n_steps", "7"]) == 0
+    assert len(load(newest()).magnitudes) == 7
+
+
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize(
     "words",
-    [[SCRIPT, CONFIG], ["magnitude_sweep", CONFIG], ["magnitude", "magnitude_sweep_config"]],
+    [[SCRIPT, CONFIG], ["magnitude_sweep", CONFIG], ["magnitude", "magnitude-sweep-config"]],
     ids=["script", "old name", "ours"],
 )
 def test_basic_usage(ours: Path, words: list[str], capsys: Captured) -> None:

@@ -257,3 +257,8 @@ def test_a_run_of_another_kind_is_refused(tmp_path):
     RunFolder.create(tmp_path / "other", MagnitudeConfig(), kind="train-tms")
     with pytest.raises(CannotLoad, match="a train-tms run, not a magnitude sweep"):
         load(tmp_path / "other")
+
+
+def test_an_empty_list_of_features_is_refused() -> None:
+    with pytest.raises(MicrotomeError, match="is no list of feature numbers"):
+        MagnitudeConfig(features="").chosen_features(5)

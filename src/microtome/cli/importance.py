@@ -11,7 +11,7 @@ def main(arguments: Sequence[str]) -> int:
     from microtome.magnitude.config import ImportanceConfig
 
     about = ImportanceConfig.__doc__ or ""
-    parsed = parse(arguments, "importance [CONFIG.yaml]", about, Options, ImportanceConfig)
+    parsed = parse(arguments, "importance [RUN | CONFIG.yaml]", about, Options, ImportanceConfig)
     from microtome.magnitude.importance_run import redraw, run
 
     how = {"show_progress": not parsed.options.quiet, "command": ["microtome", "importance", *arguments]}

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from microtome.cli.flags import Parsed, build, parse
-from microtome.cli.recipes import find_config
+from microtome.cli.recipes import find_config, recipes
 from microtome.cli.sweep_parameters import sweep_parameters
 from microtome.cli.train import one_config
 from microtome.core.config import Config, read_yaml
@@ -36,7 +36,7 @@ def main(arguments: Sequence[str]) -> int:
     from microtome.magnitude.config import MagnitudeConfig
 
     parsed = parse(
-        arguments, "magnitude [CONFIG.yaml]", MagnitudeConfig.__doc__ or "", Options, MagnitudeConfig
+        arguments, "magnitude [RUN | CONFIG.yaml]", MagnitudeConfig.__doc__ or "", Options, MagnitudeConfig
     )
     from microtome.magnitude.run import redraw, run
 
@@ -49,6 +49,12 @@ def main(arguments: Sequence[str]) -> int:
         lambda config: run(config, runs_root=parsed.options.runs_root, command=words, **how),
         lambda folder, config: redraw(folder, config, **how),
     )
+
+
+def _is_configuration(word: str, command: str) -> bool:
+    """Whether a word names a configuration rather than the run to sweep."""
+    names = {name.replace("-", "_") for name in recipes(command=command)}
+    return word.endswith((".yaml", ".yml")) or word.replace("-", "_") in names
 
 
 def sweep(
@@ -64,6 +70,9 @@ def sweep(
     else:
         parsed.values |= sweep_parameters()
         given = one_config(parsed.positional, command)
+        if given and not _is_configuration(given, command):
+            parsed.values.setdefault("model_path", given)
+            given = None
         path = find_config(given, command=command) if given else None
         base = read_yaml(path) if path else {}
         config = build(model, _beside(base, path), parsed.values, str(path or "config"), note=say)

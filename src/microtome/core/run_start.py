@@ -24,7 +24,11 @@ def refuse_occupied(path: Path, reuse_kind: str | None) -> None:
         kind = _kind(path)
         if reuse_kind is not None and kind == reuse_kind:
             return
-        resume = f", or carry that one on with --resume {path}" if kind.startswith("decompose") else ""
+        resume = (
+            f", or carry that one on with --resume {path}"
+            if kind.startswith("decompose") and reuse_kind is None
+            else ""
+        )
         raise MicrotomeError(
             f"out_dir={str(path)!r}: already holds a run ({kind}); choose another --out_dir{resume}"
         )

@@ -49,7 +49,7 @@ class SweepConfig(Config):
 
         Raises ``MicrotomeError`` for a feature that the network does not have, naming the range.
         """
-        words = (self.features or "all").replace(" ", "").strip(",")
+        words = ("all" if self.features is None else self.features).replace(" ", "").strip(",")
         if words == "all":
             return list(range(n_features))
         try:

@@ -144,7 +144,7 @@ def onset_map(
     left_out = onsets.shape[1] - len(alive)
     title = ", ".join(filter(None, (f"{site}: where components turn on", seed_name)))
     ax.set_title(title, pad=18)
-    said = f"importance > {ci_threshold:g}" + (
+    said = f"importance > {ci_threshold:g}, from magnitude 0 up" + (
         f"; {left_out} components that never do are left out" if left_out else ""
     )
     ax.annotate(

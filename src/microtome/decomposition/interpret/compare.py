@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
@@ -53,6 +54,13 @@ def compare_decompositions(
     i = _instance("current_instance", config.current_instance, current)
     j = _instance("reference_instance", config.reference_instance, reference)
     shared = _shared_sites(current, reference)
+    for site in shared:
+        one, other = current.sites[site].weight[i].cpu(), reference.sites[site].weight[j].cpu()
+        if not torch.allclose(one, other, rtol=1e-3, atol=1e-5):
+            note(
+                f"They took different networks apart (weights of {site} differ): compare with chance."
+            )
+            break
     density = activation_densities(current, config, data)
     draws = generator(config.seed, "cpu", "compare rotations")
     layers: dict[str, LayerComparison] = {}

@@ -18,8 +18,8 @@ class CompareConfig(Config):
     """A component is alive when it is active on a larger share of the inputs than this."""
     n_eval_steps: PositiveInt = 5
     """Batches over which that share is taken."""
-    eval_batch_size: PositiveInt = 32
-    """Inputs in a batch."""
+    eval_batch_size: PositiveInt = 1024
+    """Inputs in a batch. Few inputs miss components that are rarely active."""
     shuffle_data: bool = False
     """Draw other inputs than the run's own evaluation stream; both are random anyway."""
     ci_alive_threshold: NonNegativeFloat = 0.0
