@@ -57,9 +57,7 @@ def compare_decompositions(
     for site in shared:
         one, other = current.sites[site].weight[i].cpu(), reference.sites[site].weight[j].cpu()
         if not torch.allclose(one, other, rtol=1e-3, atol=1e-5):
-            note(
-                f"They took different networks apart (weights of {site} differ): compare with chance."
-            )
+            note(f"They took different networks apart (weights of {site} differ): compare with chance.")
             break
     density = activation_densities(current, config, data)
     draws = generator(config.seed, "cpu", "compare rotations")
