@@ -10,7 +10,7 @@ between machines, not milliseconds. sparsify (`eai-sparsify`), `dictionary-learn
 where they can be imported: install them in an environment of their own.
 
 ``--quality``: the held-out FVU after the same number of steps on planted data (2,048 features, 16 active, of
-1,024 true ones in 256 dimensions), each side at its best of four learning rates.
+1,024 true ones in 256 dimensions), each side at its best of five learning rates.
 """
 
 import argparse
@@ -31,7 +31,7 @@ from microtome.dictionaries.planted import PlantedData
 from microtome.dictionaries.train_config import DictionaryTraining
 from microtome.dictionaries.trainer import DictionaryTrainer
 
-RATES = (3e-4, 1e-3, 3e-3, 1e-2)
+RATES = (1e-3, 2e-3, 3e-3, 5e-3, 8e-3)
 
 
 @dataclass

@@ -94,6 +94,19 @@ def test_dead_features_are_resampled() -> None:
     assert (trainer.dictionary.get_parameter("b_enc")[50:].abs() < 1).all()
 
 
+def test_thresholds_of_dead_features_sink() -> None:
+    config = small("jumprelu", dead_after=500, steps=12)
+    data = SMALL.stream(256, 12)
+    trainer = DictionaryTrainer("a", config.dictionary(24), config, data[0])
+    with torch.no_grad():
+        trainer.dictionary.get_parameter("threshold")[50:] = 30.0
+    for step in range(6):
+        trainer.step(data[step])
+    threshold = trainer.dictionary.get_parameter("threshold")
+    assert trainer.dead[50:].all()
+    torch.testing.assert_close(threshold[50:], torch.full((46,), 30.0 * 0.97**4), atol=0.1, rtol=0)
+
+
 def test_penalised_losses_by_hand() -> None:
     config = small("relu", n_features=2, k=1)
     trainer = DictionaryTrainer("a", config.dictionary(2), config, torch.randn(50, 2))

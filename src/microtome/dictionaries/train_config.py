@@ -28,8 +28,8 @@ class DictionaryTraining(Config):
     batch_size: PositiveInt = 1024
     """Inputs (tokens) a step, over all processes together."""
     lr: PositiveFloat | None = None
-    """Adam's; null: 2e-4 sqrt(16384 / n_features), and sqrt(20000 / steps) times as much for fewer than
-    20,000 steps, at most 6e-3."""
+    """Adam's; null: 3e-4 sqrt(16384 / n_features), and sqrt(20000 / steps) times as much for fewer than
+    20,000 steps, at most 6e-3; jumprelu half of it."""
     lr_warmup_pct: Probability = 0.05
     """Share of the steps in which the learning rate rises from 0."""
     lr_decay_pct: Probability = 0.2
@@ -45,8 +45,8 @@ class DictionaryTraining(Config):
     aux_weight: float = Field(default=1 / 32, ge=0)
     """Weight of the loss that lets dead features reconstruct what is left over (sparse architectures)."""
     resample: tuple[Probability, ...] = (0.25, 0.5, 0.75)
-    """When dead features are started again from badly reconstructed inputs, in shares of the steps (jumprelu,
-    gated, relu)."""
+    """When dead features are started again from badly reconstructed inputs, in shares of the steps (gated,
+    relu; those of jumprelu get lower thresholds until they act)."""
     dead_after: PositiveInt | None = None
     """A feature is dead when it did not act on that many inputs; null: a tenth of all, at most 10 million."""
     penalty: PositiveFloat = 0.1
@@ -101,7 +101,8 @@ class DictionaryTraining(Config):
         """The base learning rate."""
         if self.lr is not None:
             return self.lr
-        return min(2e-4 * (16384 / n_features * max(20000 / self.steps, 1.0)) ** 0.5, 6e-3)
+        rate = min(3e-4 * (16384 / n_features * max(20000 / self.steps, 1.0)) ** 0.5, 6e-3)
+        return rate / 2 if self.architecture == "jumprelu" else rate
 
     def rate_factor(self, step: int) -> float:
         """The factor on the learning rate at ``step``: up linearly, flat, down linearly."""

@@ -21,6 +21,7 @@ from microtome.dictionaries.train_config import SPARSE, DictionaryTraining
 
 AUX_ROWS = 128
 MEMORY = 0.9  # of the running threshold: the last ten batches or so
+SINKING = 0.97  # factor a step on the threshold of a dead feature
 STEERING = 0.02  # how fast the penalty follows the number of active features
 
 
@@ -171,7 +172,9 @@ class DictionaryTrainer:
         W_dec = self.dictionary.W_dec
         W_dec.div_(W_dec.norm(dim=1, keepdim=True).clamp_min(1e-8))
         if self.config.architecture == "jumprelu":
-            self.dictionary.get_parameter("threshold").clamp_(min=1e-4)
+            # Below its threshold a feature learns nothing: a dead one's sinks until it acts.
+            threshold = self.dictionary.get_parameter("threshold")
+            threshold.mul_(torch.where(self.dead, SINKING, 1.0)).clamp_(min=1e-4)
 
     def _steer(self, l0: float) -> None:
         """More penalty while too many features act, less while too few do."""
@@ -188,7 +191,7 @@ class DictionaryTrainer:
         t = self.training
         due = self.steps_done in {round(share * t.steps) for share in t.resample}
         which = self.dead.nonzero()[:, 0]
-        if not due or not len(which):
+        if not due or not len(which) or self.config.architecture == "jumprelu":
             return
         off = x - self.dictionary(x)
         chances = off.square().sum(1)
