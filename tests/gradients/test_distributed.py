@@ -37,7 +37,8 @@ def test_two_processes_give_what_one_gives(
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("Which score to trust") == 1, "only the main process speaks"
+    # only the main process speaks
+    assert done.stdout.count("Which score to trust") == 1, (done.stdout, done.stderr)
     assert main([*words, str(tmp_path / "one")]) == 0
     (one,), (two,) = ([load(p) for p in (tmp_path / name).iterdir()] for name in ("one", "two"))
     assert two.metadata["experiment_info"]["processes"] == 2
