@@ -81,20 +81,3 @@ def test_one_feature_inputs_are_in_the_documented_order():
     rows = per_feature.one_feature_inputs(3, torch.tensor([0.5, 2.0]))
     expected = [[0.5, 0, 0], [2, 0, 0], [0, 0.5, 0], [0, 2, 0], [0, 0, 0.5], [0, 0, 2]]
     assert rows.tolist() == expected
-
-
-def test_per_feature_loss_sees_only_the_broken_feature():
-    def network(x):
-        return x * torch.tensor([1.0, 1.0, 0.0])
-
-    losses = per_feature.per_feature_loss(
-        network, lambda x: x, 3, torch.Generator().manual_seed(0), n_samples=20_000
-    )
-    # E[u^2] = 1/3 for U(-1, 1), spread over three outputs.
-    assert losses.tolist() == pytest.approx([0.0, 0.0, 1 / 9], abs=2e-3)
-
-
-def test_feature_responses_are_rows_of_the_linear_map():
-    weight = torch.arange(6.0).reshape(2, 3)
-    responses = per_feature.feature_responses(lambda x: x @ weight, 2, value=3.0)
-    np.testing.assert_array_equal(responses, 3 * weight.numpy())

@@ -80,19 +80,3 @@ def _aligned_factors(
     u = u / u.norm(dim=2, keepdim=True)
     along = torch.einsum("kic,kio,kco->kc", v, weight.to(v.dtype), u)
     return v, u * along.unsqueeze(-1)
-
-
-def subcomponents_from(parameters: Mapping[str, Tensor], sites: Mapping[str, Site]) -> Subcomponents:
-    """Rebuild from named tensors, as a checkpoint holds them."""
-    factors: Factors = {}
-    gates: dict[str, GateWeights] = {}
-    tied: dict[str, str] = {}
-    for name, site in sites.items():
-        if f"components.{name}.V" in parameters:
-            factors[name] = (parameters[f"components.{name}.V"], parameters[f"components.{name}.U"])
-        elif site.tied_to is not None:
-            tied[name] = site.tied_to
-        gates[name] = GateWeights(
-            **{part: parameters[f"gates.{name}.{part}"] for part in ("w_in", "b_in", "w_out", "b_out")}
-        )
-    return Subcomponents(factors, gates, tied)

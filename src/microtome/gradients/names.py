@@ -54,11 +54,6 @@ def entries(layers: Iterable[int], aggregation_mode: str, normalize_gradients: s
     ]
 
 
-def word_of(aggregate_by: str) -> str:
-    """What ``gradients`` in a file name becomes: the quantity that was aggregated."""
-    return aggregate_by
-
-
 def singular(aggregate_by: str) -> str:
     """``gradient`` of ``gradients``; other words as they are."""
     return "gradient" if aggregate_by == "gradients" else aggregate_by

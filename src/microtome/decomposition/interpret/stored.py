@@ -89,12 +89,6 @@ class Picture:
     basic: bool = True
 
 
-def toy_only(stored: Stored) -> None:
-    """Leave the picture out unless inputs are features of a toy model."""
-    if stored.kind == "other":
-        raise LeftOut("needs a toy model, whose inputs are features")
-
-
 def resid_mlp_only(stored: Stored) -> None:
     """Leave the picture out unless the target is a residual MLP."""
     if stored.kind != "resid_mlp":
