@@ -1,0 +1,1 @@
+"""Training runs over time: record them, find when representations change, compare before with after."""
