@@ -35,7 +35,7 @@ class LabelledImages:
     def inputs(
         self, rows: Tensor | np.ndarray | slice | None = None, *, mean: float = 0.5, std: float = 0.5
     ) -> Float[Tensor, "n C H W"]:
-        """The images of ``rows`` (all by default) as a network takes them: ``(x - mean) / std``, x in [0, 1]."""
+        """Images of ``rows`` (default: all) as a network takes them: ``(x - mean) / std``, x in [0, 1]."""
         chosen = self.pixels if rows is None else self.pixels[rows]
         x = chosen.float() / 255 if chosen.dtype == torch.uint8 else chosen.float()
         return (x - mean) / std
