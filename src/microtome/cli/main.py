@@ -24,6 +24,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "importance": ("microtome.cli.importance", "sweep every input's magnitude: what turns on, and where"),
     "dictionary": ("microtome.cli.dictionary", "train and evaluate sparse autoencoders of activations"),
     "gradients": ("microtome.cli.gradients", "what moves a language model's loss: layers or features"),
+    "dynamics": ("microtome.cli.dynamics", "record training, find its transitions, compare before and after"),
     "sweep": ("microtome.cli.sweep", "run many trials over the parameters of a W&B sweep YAML, without W&B"),
     "runs": ("microtome.cli.runs", "list the run folders"),
     "view": ("microtome.cli.view", "write one page about a run: numbers, pictures, how it was made"),
