@@ -1,4 +1,4 @@
-"""``microtome dynamics``: record training runs, find when representations change, compare before with after."""
+"""``microtome dynamics``: record training runs, find when they change, compare before with after."""
 
 import importlib
 from collections.abc import Sequence
