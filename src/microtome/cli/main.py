@@ -25,6 +25,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "dictionary": ("microtome.cli.dictionary", "train and evaluate sparse autoencoders of activations"),
     "gradients": ("microtome.cli.gradients", "what moves a language model's loss: layers or features"),
     "dynamics": ("microtome.cli.dynamics", "record training, find its transitions, compare before and after"),
+    "compare": ("microtome.cli.compare", "two image networks side by side: what differs, beyond noise"),
     "sweep": ("microtome.cli.sweep", "run many trials over the parameters of a W&B sweep YAML, without W&B"),
     "runs": ("microtome.cli.runs", "list the run folders"),
     "view": ("microtome.cli.view", "write one page about a run: numbers, pictures, how it was made"),

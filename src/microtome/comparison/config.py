@@ -32,7 +32,7 @@ class CompareConfig(Config):
     }
 
     model_a: tuple[str, ...] = ()
-    """The first network, or its seeds: checkpoints, run folders, package.module:Class(kw)@file, hf:name, .pt2."""
+    """The first network, or its seeds: checkpoint, run folder, package.module:Class(kw)@file, hf:name."""
     model_b: tuple[str, ...] = ()
     """The second network, or its seeds."""
     more: tuple[str, ...] = ()
@@ -66,7 +66,7 @@ class CompareConfig(Config):
     run_all: bool = False
     """Make every analysis."""
     bn: Literal["frozen", "batch", "native"] = "frozen"
-    """Batch norms without running statistics: frozen on all images first, per batch, or as the network has it."""
+    """Batch norms without running statistics: frozen on all images first, per batch, or as they are."""
     pool: Positive = 4
     """Feature maps are averaged down to this many rows and columns."""
     layer_map: tuple[str, ...] = ()
@@ -96,7 +96,8 @@ class CompareConfig(Config):
     def _two_arms(self) -> "CompareConfig":
         for field in ("model_a", "model_b"):
             if not getattr(self, field):
-                raise bad_value(field, "", "no network", f"give a checkpoint with --{field.replace('_', '-')}")
+                flag = f"--{field.replace('_', '-')}"
+                raise bad_value(field, "", "no network", f"give a checkpoint with {flag}")
         for arm in self.more:
             if "=" not in arm:
                 raise bad_value("more", arm, "has no name", "write NAME=reference[,reference]")

@@ -1,0 +1,1 @@
+"""Before and after adaptation: how far each layer moves, and what the networks get right afterwards."""

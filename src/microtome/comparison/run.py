@@ -1,0 +1,253 @@
+"""A comparison from settings to files: every analysis, its pictures, and what may be claimed."""
+
+import shutil
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from microtome.comparison.activations import Activations, collect
+from microtome.comparison.analyses import analyse, draw
+from microtome.comparison.arms import Arm, Arms, MatchedLayer
+from microtome.comparison.config import CompareConfig
+from microtome.comparison.layers import match_layers, trace_layers
+from microtome.comparison.part import Part
+from microtome.comparison.result import AFTER, KIND, Comparison, load_comparison, save_results
+from microtome.comparison.saved import load_part, save_part
+from microtome.comparison.setup import Material, Note, prepare
+from microtome.core.device import resolve_device, say, set_threads, tune_allocator
+from microtome.core.errors import CannotLoad
+from microtome.core.progress import Progress, progress
+from microtome.core.run_lock import only_writer
+from microtome.core.runs import RunFolder
+from microtome.data.labelled_images import LabelledImages
+
+Collected = dict[str, list[Activations]]
+# What a new comparison in the same folder replaces.
+OWN = (
+    "results",
+    "weight_analysis",
+    "activation_analysis",
+    "similarity_analysis",
+    "autoencoder_analysis",
+    "probe_analysis",
+    "adaptation",
+    "after_adaptation",
+    "activations",
+)
+
+
+def run(
+    config: CompareConfig,
+    *,
+    resume: bool = False,
+    command: Sequence[str] = (),
+    show_progress: bool = True,
+    note: Note = say,
+) -> Comparison:
+    """Compare as the settings say and write everything into ``config.output_dir``.
+
+    ``resume`` keeps the analyses that an earlier, stopped run of the same settings finished there. Raises
+    ``MicrotomeError`` in one line where networks and images do not fit each other; nothing is written then.
+    """
+    set_threads(config.threads, small=True)
+    tune_allocator()
+    material = prepare(config, note)
+    job = _Job(config, material, note)
+    folder = _folder(config, resume, command)
+    with only_writer(folder.path), progress("compare", job.work, enabled=show_progress) as bar:
+        parts = job.run(folder, bar)
+    if not config.keep_activations:
+        shutil.rmtree(folder.path / "activations", ignore_errors=True)
+    comparison = Comparison(folder, parts, job.facts(parts))
+    save_results(comparison)
+    return comparison
+
+
+def redraw(path: str | Path, note: Note = say) -> Comparison:
+    """Draw every picture of a finished comparison again, without computing anything."""
+    comparison = load_comparison(path)
+    for name, part in comparison.parts.items():
+        _save_pictures(comparison.folder, name, part)
+        note(f"{name}: drawn")
+    return comparison
+
+
+def _folder(config: CompareConfig, resume: bool, command: Sequence[str]) -> RunFolder:
+    path = config.output_dir
+    if resume:
+        folder = RunFolder.open(path)
+        if folder.kind != KIND:
+            raise CannotLoad(f"{path}: a {folder.kind} run, not a comparison")
+        return folder
+    folder = RunFolder.create(
+        path,
+        config,
+        command=command or sys.argv,
+        seed=config.seed,
+        device=str(resolve_device(config.device, note=None)),
+        kind=KIND,
+        reuse=True,
+    )
+    for name in OWN:
+        shutil.rmtree(path / name, ignore_errors=True)
+    for name in ("summary.json", "results.json", "results.csv", "claims.csv", "report.html"):
+        (path / name).unlink(missing_ok=True)
+    return folder
+
+
+@dataclass(frozen=True)
+class _Stage:
+    """The arms at one moment: as they came, or after their adaptation."""
+
+    prefix: str  # of result names and picture folders
+    arms: tuple[Arm, ...]
+    floors: dict[str, Arm]
+
+
+class _Job:
+    """One comparison under way."""
+
+    def __init__(self, config: CompareConfig, material: Material, note: Note) -> None:
+        self.config, self.material, self.note = config, material, note
+        self.device = resolve_device(config.device, note)
+        self.layers = self._match()
+        stages = 2 if material.support is not None else 1
+        networks = sum(len(arm.networks) for arm in (*material.arms, *_unique(material.floors)))
+        self.work = stages * (networks + len(config.analyses)) + (stages - 1) * (networks + 1)
+        self.done = 0
+        self.images = material.images
+
+    def _match(self) -> tuple[MatchedLayer, ...]:
+        traces = {arm.name: trace_layers(arm.networks[0], self.material.images) for arm in self.material.arms}
+        pairs = dict(pair.split("=") for pair in self.config.layer_map)
+        layers = match_layers(traces, pairs, note=self.note)
+        for layer in layers:
+            names = list(layer.names.values())
+            if len(set(names)) > 1:
+                self.note(
+                    f"layer {layer.label}: " + " = ".join(f"{arm} {n}" for arm, n in layer.names.items())
+                )
+        return layers
+
+    def run(self, folder: RunFolder, bar: Progress) -> dict[str, Part]:
+        before = _Stage("", self.material.arms, self.material.floors)
+        parts, collected = self._stage(folder, before, bar)
+        if self.material.support is not None:
+            after = self._adapted(before, self.material.support, bar)
+            more, adapted = self._stage(folder, after, bar)
+            parts |= more
+            parts |= self._adaptation(folder, before, after, collected, adapted, bar)
+        return parts
+
+    def _stage(self, folder: RunFolder, stage: _Stage, bar: Progress) -> tuple[dict[str, Part], Collected]:
+        arms = Arms(stage.arms, stage.floors, self.layers)
+        collected = self._collect(folder, stage, bar)
+        parts = {}
+        for name in self.config.analyses:
+            full = f"{stage.prefix}{name}"
+            part = load_part(folder, full)
+            if part is None:
+                part = analyse(name, arms, collected, self.images, self.config, self.note)
+                save_part(folder, part, full)
+                _save_pictures(folder, full, part)
+            parts[full] = part
+            self._advance(bar)
+        return parts, collected
+
+    def _collect(self, folder: RunFolder, stage: _Stage, bar: Progress) -> Collected:
+        """Activations of every network, untrained ones too: arm name -> one a seed."""
+        collected: Collected = {}
+        for arm in (*stage.arms, *_unique(stage.floors)):
+            owner = next((own for own, floor in stage.floors.items() if floor is arm), arm.name)
+            for seed, network in enumerate(arm.networks):
+                place = folder.path / "activations" / f"{stage.prefix}{arm.name}" / str(seed)
+                collected.setdefault(arm.name, []).append(
+                    collect(
+                        network,
+                        self.images,
+                        self.layers,
+                        owner,
+                        batch_size=self.config.batch_size,
+                        pool=self.config.pool,
+                        bn=self.config.bn,
+                        folder=place,
+                        device=self.device,
+                        note=self.note if not stage.prefix and seed == 0 and arm in stage.arms else None,
+                    )
+                )
+                self._advance(bar)
+        return collected
+
+    def _adapted(self, stage: _Stage, support: LabelledImages, bar: Progress) -> _Stage:
+        from microtome.comparison.adaptation import adapted_arm
+
+        def adapt(arm: Arm) -> Arm:
+            changed = adapted_arm(arm, support, self.config, self.device)
+            for _ in arm.networks:
+                self._advance(bar)
+            return changed
+
+        floors = {id(floor): adapt(floor) for floor in _unique(stage.floors)}
+        return _Stage(
+            AFTER,
+            tuple(adapt(arm) for arm in stage.arms),
+            {name: floors[id(floor)] for name, floor in stage.floors.items()},
+        )
+
+    def _adaptation(
+        self,
+        folder: RunFolder,
+        before: _Stage,
+        after: _Stage,
+        collected: Collected,
+        adapted: Collected,
+        bar: Progress,
+    ) -> dict[str, Part]:
+        from microtome.comparison.adaptation import analyse_adaptation
+
+        part = load_part(folder, "adaptation")
+        if part is None:
+            arms = [
+                (a, b)
+                for a, b in zip(
+                    (*before.arms, *_unique(before.floors)),
+                    (*after.arms, *_unique(after.floors)),
+                    strict=True,
+                )
+            ]
+            part = analyse_adaptation(
+                arms, collected, adapted, self.images, self.layers, self.config, self.device
+            )
+            save_part(folder, part, "adaptation")
+            _save_pictures(folder, "adaptation", part)
+        self._advance(bar)
+        return {"adaptation": part}
+
+    def _advance(self, bar: Progress) -> None:
+        self.done += 1
+        bar.update(self.done)
+
+    def facts(self, parts: dict[str, Part]) -> dict[str, object]:
+        """What ``results.json`` tells besides the numbers."""
+        images = self.material.images
+        return {
+            "arms": {arm.name: [str(n.source or n.name) for n in arm.networks] for arm in self.material.arms},
+            "untrained": {name: len(floor.networks) for name, floor in self.material.floors.items()},
+            "layers": {layer.label: layer.names for layer in self.layers},
+            "data": images.source,
+            "images": len(images),
+            "labels": {name: len(labels.names) for name, labels in images.labels.items()},
+            "analyses": list(parts),
+        }
+
+
+def _unique(floors: dict[str, Arm]) -> list[Arm]:
+    return list({id(floor): floor for floor in floors.values()}.values())
+
+
+def _save_pictures(folder: RunFolder, name: str, part: Part) -> None:
+    prefix = AFTER if name.startswith(AFTER) else ""
+    for path, figure in draw(part):
+        place = Path(prefix) / path
+        folder.save_figure(place.stem, figure, where=str(place.parent))

@@ -1,0 +1,195 @@
+"""From the settings of a comparison to networks and images that fit each other."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from microtome.comparison.arms import Arm
+from microtome.comparison.config import CompareConfig
+from microtome.core.config import read_yaml
+from microtome.core.errors import bad_value
+from microtome.data.image_sources import open_images
+from microtome.data.labelled_images import LabelledImages
+from microtome.targets.image_network import ImageNetwork, initial_of, open_network, untrained
+
+Note = Callable[[str], None]
+FEWEST_IMAGES = 20
+
+
+@dataclass(frozen=True)
+class Material:
+    """What a comparison works on: the arms, their untrained floors, and the images."""
+
+    arms: tuple[Arm, ...]
+    floors: dict[str, Arm]
+    images: LabelledImages
+    support: LabelledImages | None
+
+
+def prepare(config: CompareConfig, note: Note) -> Material:
+    """Open networks and images. Raises ``MicrotomeError`` in one line for what does not fit together."""
+    arms = tuple(_arms(config))
+    first = arms[0].networks[0]
+    images = _images(config, first, note)
+    for arm in arms:
+        for network in arm.networks:
+            _check_input(network, images)
+    support = None
+    if config.adapt_steps:
+        images, support = _split_support(images, config)
+    _check_images(images)
+    return Material(arms, _floors(arms, config), images, support)
+
+
+def _arms(config: CompareConfig) -> Sequence[Arm]:
+    named: list[tuple[str | None, Sequence[str]]] = [
+        (config.name_a, config.model_a),
+        (config.name_b, config.model_b),
+    ]
+    for words in config.more:
+        name, _, references = words.partition("=")
+        named.append((name.strip(), [reference.strip() for reference in references.split(",")]))
+    opened = [
+        tuple(open_network(reference, architecture=config.architecture) for reference in references)
+        for _, references in named
+    ]
+    names = _names([name for name, _ in named], opened)
+    return [
+        Arm(name, networks, tuple(initial_of(network) for network in networks))
+        for name, networks in zip(names, opened, strict=True)
+    ]
+
+
+def _names(given: Sequence[str | None], opened: Sequence[tuple[ImageNetwork, ...]]) -> list[str]:
+    """What the arms are called: as asked, else after how they were trained, else a, b, c."""
+    own = [str(networks[0].architecture.get("algorithm", "")) for networks in opened]
+    if len(set(own)) < len(own):
+        own = [""] * len(own)
+    names = [
+        name or trained or "abcdefghijklmnopqrstuvwxyz"[i % 26]
+        for i, (name, trained) in enumerate(zip(given, own, strict=True))
+    ]
+    for name in names:
+        if names.count(name) > 1 or name.startswith("untrained"):
+            raise bad_value(
+                "name",
+                name,
+                "stands for two arms" if names.count(name) > 1 else "is taken",
+                "choose others with --name-a, --name-b",
+            )
+        if any(sign in name for sign in "/\\ \t"):
+            raise bad_value("name", name, "cannot be part of a file name", "leave out blanks and slashes")
+    return names
+
+
+def _images(config: CompareConfig, network: ImageNetwork, note: Note) -> LabelledImages:
+    source = config.data
+    if source is None and config.problem_number is not None:
+        source = f"same-different#{config.problem_number}"
+        note(f"no --data: images are generated for problem {config.problem_number}")
+    if source is None:
+        source = _training_data(network)
+        note(f"no --data: looking at {source}")
+    images = open_images(
+        source,
+        problem=config.problem_number if "#" not in source else None,
+        split=config.split,
+        size=network.size,
+        channels=network.channels,
+    )
+    unknown = [label for label in config.labels if label not in images.labels]
+    if unknown:
+        raise bad_value(
+            "labels", unknown[0], "the images have no such label", f"choose {', '.join(images.labels)}"
+        )
+    if config.labels:
+        images = images.with_labels(config.labels)
+    if config.max_images is not None and len(images) > config.max_images:
+        note(f"{source}: looking at {config.max_images} of {len(images)} images (--max-images)")
+        images = images.rows(evenly(images, config.max_images, config.seed))
+    return images
+
+
+def _training_data(network: ImageNetwork) -> str:
+    """The images that a network of ours was trained on, or the built-in digits."""
+    folder = network.source
+    if folder is not None and folder.is_dir() and (folder / "config.yaml").is_file():
+        held_out = read_yaml(folder / "config.yaml").get("held_out_data")
+        if held_out:
+            return str(held_out)
+    return "digits"
+
+
+def _check_input(network: ImageNetwork, images: LabelledImages) -> None:
+    _, channels, height, width = images.pixels.shape
+    if network.channels not in (None, channels) or network.size not in (None, height) or height != width:
+        wanted = f"{network.channels or channels} x {network.size or height} x {network.size or width}"
+        raise bad_value(
+            "data",
+            images.source,
+            f"images of {channels} x {height} x {width}, but {network.name} takes {wanted}",
+            "compare networks with one kind of input",
+        )
+
+
+def _check_images(images: LabelledImages) -> None:
+    if len(images) < FEWEST_IMAGES:
+        raise bad_value("data", images.source, f"{len(images)} images", f"give at least {FEWEST_IMAGES}")
+    for name, labels in images.labels.items():
+        if len(np.unique(labels.values)) < 2:
+            raise bad_value(
+                "data", images.source, f"one class only of {name}", "give images of several classes"
+            )
+
+
+def evenly(images: LabelledImages, count: int, seed: int) -> np.ndarray:
+    """Rows of ``count`` images, drawn evenly over the classes of the first label, in their old order."""
+    rng = np.random.default_rng(seed)
+    classes = next(iter(images.labels.values())).values if images.labels else np.zeros(len(images), int)
+    # Rank within the own class, in random order; the lowest ranks of all classes go first.
+    order = rng.permutation(len(images))
+    rank = np.empty(len(images))
+    for value in np.unique(classes):
+        own = order[classes[order] == value]
+        rank[own] = np.arange(len(own)) + rng.random(len(own)) * 0.5
+    return np.sort(np.argsort(rank, kind="stable")[:count])
+
+
+def _split_support(images: LabelledImages, config: CompareConfig) -> tuple[LabelledImages, LabelledImages]:
+    """The images that are looked at, and ``support`` of each class that the adaptation learns from."""
+    if not images.labels:
+        raise bad_value(
+            "adapt_steps", config.adapt_steps, "the images have no labels", "give labelled images"
+        )
+    name, labels = next(iter(images.labels.items()))
+    rng = np.random.default_rng([config.seed, 1])
+    taken = np.zeros(len(images), bool)
+    for value in np.unique(labels.values):
+        own = np.flatnonzero(labels.values == value)
+        if len(own) < 2 * config.support:
+            raise bad_value(
+                "support",
+                config.support,
+                f"{name} {labels.names[value]} has {len(own)} images",
+                f"use at most {len(own) // 2}",
+            )
+        taken[rng.permutation(own)[: config.support]] = True
+    return images.rows(np.flatnonzero(~taken)), images.rows(np.flatnonzero(taken))
+
+
+def _floors(arms: Sequence[Arm], config: CompareConfig) -> dict[str, Arm]:
+    """Untrained networks for each arm; arms of one architecture share theirs."""
+    made: dict[str, Arm] = {}
+    floors = {}
+    for arm in arms:
+        network = arm.networks[0]
+        key = repr(sorted((k, str(v)) for k, v in network.architecture.items() if k != "algorithm"))
+        if not network.architecture:
+            key = network.name
+        if key not in made:
+            seeds = [1_000_003 * (config.seed + 1) + len(made) * 1009 + i for i in range(config.untrained)]
+            name = "untrained" if not made else f"untrained {arm.name}"
+            made[key] = Arm(name, tuple(untrained(network, seed) for seed in seeds))
+        floors[arm.name] = made[key]
+    return floors
