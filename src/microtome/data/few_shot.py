@@ -1,4 +1,4 @@
-"""Episodes of few-shot learning: a few classes, a few labelled images of each, and others to be told apart."""
+"""Episodes of few-shot learning: some classes, a few labelled images of each, and others to tell apart."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
