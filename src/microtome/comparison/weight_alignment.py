@@ -1,0 +1,213 @@
+"""Renumbering the units of one network so that its weights lie as close to another's as they can.
+
+Weight matching (Ainsworth et al. 2023, arXiv 2209.04836): one group of units after the other is assigned so
+that the inner product of all weights is largest, until nothing changes. Each layer's weights are scaled to
+mean square 1 first, since a norm behind a layer makes its scale meaningless: a layer counts by its entries.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Int
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+
+from microtome.comparison.permutation_symmetry import Symmetry, UnitAxis
+
+Permutation = Int[Tensor, " units"]  # unit p[i] of b takes the place of i
+SMALLEST_GAIN = 1e-4  # a sweep that adds less to the cosine of all weights is the last
+
+
+@dataclass(frozen=True)
+class WeightPair:
+    """The weight of one matched layer in both networks, and which groups of units its axes hold."""
+
+    label: str
+    a: str
+    b: str
+    axes: tuple[UnitAxis | None, ...]
+
+
+@dataclass(frozen=True)
+class AlignmentProblem:
+    """Which units of b may be renumbered. ``sizes``: units of every group of b; ``free``: those matched to a's.
+
+    ``remarks`` names the layers whose outputs stay as they are.
+    """
+
+    pairs: tuple[WeightPair, ...]
+    sizes: tuple[int, ...]
+    free: tuple[int, ...]
+    stay: tuple[str, ...] = ()
+
+
+def alignment_problem(
+    a: Symmetry, b: Symmetry, weights: Sequence[tuple[str, str, str]], last: str = ""
+) -> AlignmentProblem:
+    """What of b can follow a. ``weights``: (label, parameter of a, parameter of b), in execution order.
+
+    A group of b is free when the weights tie it to exactly one group of a, everywhere in the same way.
+    ``last`` is the label of the layer whose outputs are the network's.
+    """
+    partner: dict[int, int | None] = {}
+    back: dict[int, int | None] = {}
+    for _, name_a, name_b in weights:
+        for x, y in zip(a.axes[name_a], b.axes[name_b], strict=True):
+            one = x.group if x is not None and _alike(x, y) else None
+            if y is not None and partner.setdefault(y.group, one) != one:
+                partner[y.group] = None
+            other = y.group if y is not None and _alike(x, y) else None
+            if x is not None and back.setdefault(x.group, other) != other:
+                back[x.group] = None
+    free = [g for g, own in partner.items() if own is not None and back.get(own) == g]
+    pairs = tuple(
+        WeightPair(
+            label, name_a, name_b, tuple(y if y is not None and y.group in free else None for y in b.axes[name_b])
+        )
+        for label, name_a, name_b in weights
+    )
+    stay = tuple(pair.label for pair in pairs if pair.axes[0] is None and pair.label != last)
+    return AlignmentProblem(pairs, b.sizes, tuple(free), stay)
+
+
+def _alike(x: UnitAxis | None, y: UnitAxis | None) -> bool:
+    return x is not None and y is not None and (x.outer, x.inner) == (y.outer, y.inner)
+
+
+class Aligner:
+    """Finds permutations of b's units; weights are ``{parameter: tensor}``."""
+
+    def __init__(
+        self, problem: AlignmentProblem, a: Mapping[str, Tensor], b: Mapping[str, Tensor]
+    ) -> None:
+        self.problem = problem
+        self.a = [a[pair.a].detach().float() for pair in problem.pairs]
+        self.b = [b[pair.b].detach().float() for pair in problem.pairs]
+        self.norms = [
+            (_dot(x, x) * _dot(y, y)) ** 0.5 or 1.0 for x, y in zip(self.a, self.b, strict=True)
+        ]
+        self.entries = [x.numel() for x in self.a]
+        self._gains: dict[tuple[int, int], tuple[tuple[int, ...], np.ndarray]] = {}
+        self._versions = dict.fromkeys(range(len(problem.sizes)), 0)
+
+    def align(self, sweeps: int = 20) -> list[Permutation]:
+        """Permutations of all groups of b, those that cannot follow a left as they are.
+
+        Starts from the units as they are or from a first pass from the input on, whichever is better.
+        """
+        start = [torch.arange(size) for size in self.problem.sizes]
+        if not self.problem.free:
+            return start
+        forward = self._forward(list(start))
+        best, value = start, self._value(start)
+        if (other := self._value(forward)) > value:
+            best, value = forward, other
+        for group in self._versions:
+            self._versions[group] += 1
+        for _ in range(sweeps):
+            changed = False
+            for group in self.problem.free:
+                new = self._best(group, best, range(len(self.a)))
+                if not torch.equal(new, best[group]):
+                    best[group], changed = new, True
+                    self._versions[group] += 1
+            before, value = value, self._value(best) if changed else value
+            if not changed or value - before < SMALLEST_GAIN * sum(self.entries):
+                break
+        return best
+
+    def cosines(self, permutations: Sequence[Permutation] | None = None) -> list[float]:
+        """Cosine of every pair of weights, with b's units renumbered (None: as they are)."""
+        found = []
+        for i, (x, y) in enumerate(zip(self.a, self.b, strict=True)):
+            moved = y if permutations is None else permuted(y, self.problem.pairs[i].axes, permutations)
+            found.append(_dot(x, moved) / self.norms[i])
+        return found
+
+    def _value(self, permutations: Sequence[Permutation]) -> float:
+        return sum(n * c for n, c in zip(self.entries, self.cosines(permutations), strict=True))
+
+    def _forward(self, permutations: list[Permutation]) -> list[Permutation]:
+        """Every group in order, judged by the weights whose other axes are settled."""
+        settled: set[int] = set()
+        for group in self.problem.free:
+            known = [i for i, pair in enumerate(self.problem.pairs) if _groups(pair) - {group} <= settled]
+            if not any(group in _groups(self.problem.pairs[i]) for i in known):
+                known = list(range(len(self.a)))
+            permutations[group] = self._best(group, permutations, known)
+            self._versions[group] += 1
+            settled.add(group)
+        return permutations
+
+    def _best(self, group: int, permutations: Sequence[Permutation], weights: Sequence[int]) -> Permutation:
+        gain = np.zeros((self.problem.sizes[group],) * 2)
+        for i in weights:
+            for d, axis in enumerate(self.problem.pairs[i].axes):
+                if axis is not None and axis.group == group:
+                    gain += self._gain(i, d, permutations)
+        _, columns = linear_sum_assignment(gain, maximize=True)
+        return torch.from_numpy(columns)
+
+    def _gain(self, i: int, d: int, permutations: Sequence[Permutation]) -> np.ndarray:
+        """What putting unit j of b in the place of unit i of a adds: inner products, ``[units, units]``."""
+        axes = self.problem.pairs[i].axes
+        others = tuple(axis if e != d else None for e, axis in enumerate(axes))
+        version = tuple(self._versions[axis.group] for axis in others if axis is not None)
+        kept = self._gains.get((i, d))
+        if kept is not None and kept[0] == version:
+            return kept[1]
+        axis = axes[d]
+        assert axis is not None
+        size = self.problem.sizes[axis.group]
+        moved = permuted(self.b[i], others, permutations)
+        products = unfolded(self.a[i], d, axis, size) @ unfolded(moved, d, axis, size).T
+        gain = products.double().numpy() * (self.entries[i] / self.norms[i])
+        self._gains[i, d] = (version, gain)
+        return gain
+
+
+def _groups(pair: WeightPair) -> set[int]:
+    return {axis.group for axis in pair.axes if axis is not None}
+
+
+def _dot(x: Tensor, y: Tensor) -> float:
+    """Inner product, added up in blocks so that float32 keeps seven digits."""
+    x, y = x.reshape(-1), y.reshape(-1)
+    if len(x) <= 4096:
+        return float(x.double() @ y.double())
+    whole = len(x) // 4096 * 4096
+    blocks = torch.linalg.vecdot(x[:whole].view(-1, 4096), y[:whole].view(-1, 4096))
+    return float(blocks.double().sum() + x[whole:].double() @ y[whole:].double())
+
+
+def unfolded(weight: Tensor, d: int, axis: UnitAxis, size: int) -> Tensor:
+    """``[units, rest]``: one row a unit of the axis ``d``."""
+    shape = (*weight.shape[:d], axis.outer, size, axis.inner, *weight.shape[d + 1 :])
+    return weight.reshape(shape).movedim(d + 1, 0).reshape(size, -1)
+
+
+def permuted(
+    weight: Tensor, axes: Sequence[UnitAxis | None], permutations: Sequence[Permutation]
+) -> Tensor:
+    """The weight with unit ``p[i]`` of every group in the place of unit ``i``; the same tensor if none moves."""
+    for d, axis in enumerate(axes):
+        if axis is None:
+            continue
+        p = permutations[axis.group]
+        if torch.equal(p, torch.arange(len(p))):
+            continue
+        shape = (*weight.shape[:d], axis.outer, len(p), axis.inner, *weight.shape[d + 1 :])
+        weight = weight.reshape(shape).index_select(d + 1, p).reshape(weight.shape)
+    return weight
+
+
+def renumbered(
+    state: Mapping[str, Tensor], symmetry: Symmetry, permutations: Sequence[Permutation]
+) -> dict[str, Tensor]:
+    """Every parameter and buffer of a network with its units renumbered: it computes the same as before."""
+    return {
+        name: permuted(tensor, symmetry.axes.get(name, (None,) * tensor.ndim), permutations)
+        for name, tensor in state.items()
+    }
