@@ -1,6 +1,9 @@
 """The convolutional network of few-shot learning: blocks of convolution, norm, ReLU and pooling."""
 
-from typing import Literal
+import math
+import re
+from collections.abc import Mapping
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -16,7 +19,7 @@ class FewShotConvNet(nn.Module):
 
     Vinyals et al. 2016, as used by MAML (Finn et al. 2017). ``norm`` is ``batch_statistics`` (every batch is
     normalised by its own mean and variance, also when evaluated, as MAML does), ``batch`` (running statistics
-    when evaluated) or ``none``. Pooling stops once a map is a single pixel wide.
+    when evaluated) or ``none``. A map that is one pixel wide is not pooled further.
     """
 
     def __init__(
@@ -36,12 +39,9 @@ class FewShotConvNet(nn.Module):
         if norm not in ("batch_statistics", "batch", "none"):
             raise bad_value("norm", norm, "unknown", "use batch_statistics, batch or none")
         self.n_classes = n_classes
-        layers, width = [], image_size
-        for i in range(blocks):
-            pooled = width >= 2
-            layers.append(_block(in_channels if i == 0 else channels, channels, norm, pooled))
-            width = width // 2 if pooled else width
-        self.blocks = nn.Sequential(*layers)
+        ins = (in_channels, *[channels] * (blocks - 1))
+        self.blocks = nn.Sequential(*[_block(d_in, channels, norm) for d_in in ins])
+        width = max(1, image_size >> blocks)
         self.n_features = channels * width * width
         self.classifier = nn.Linear(self.n_features, n_classes)
 
@@ -54,12 +54,46 @@ class FewShotConvNet(nn.Module):
         return self.classifier(self.features(x))
 
 
-def _block(d_in: int, d_out: int, norm: Norm, pooled: bool) -> nn.Sequential:
+class _HalvingPool(nn.MaxPool2d):
+    """2x2 max pooling that leaves maps alone which it would make empty."""
+
+    def __init__(self) -> None:
+        super().__init__(2)
+
+    def forward(self, input: Tensor) -> Tensor:  # torch's name
+        return input if min(input.shape[-2:]) < 2 else super().forward(input)
+
+
+def _block(d_in: int, d_out: int, norm: Norm) -> nn.Sequential:
     block = nn.Sequential()
     block.add_module("conv", nn.Conv2d(d_in, d_out, 3, padding=1))
     if norm != "none":
         block.add_module("norm", nn.BatchNorm2d(d_out, track_running_stats=norm == "batch"))
     block.add_module("relu", nn.ReLU())
-    if pooled:
-        block.add_module("pool", nn.MaxPool2d(2))
+    block.add_module("pool", _HalvingPool())
     return block
+
+
+def infer_few_shot(state: Mapping[str, Tensor]) -> dict[str, Any] | None:
+    """The architecture that fits names and shapes of ``state``, or None when it is not this network's."""
+    convolutions = [name for name in state if re.fullmatch(r"blocks\.\d+\.conv\.weight", name)]
+    if not convolutions or "classifier.weight" not in state or "blocks.0.conv.weight" not in state:
+        return None
+    channels, in_channels = state["blocks.0.conv.weight"].shape[:2]
+    n_classes, n_features = state["classifier.weight"].shape
+    blocks, width = len(convolutions), math.isqrt(n_features // channels)
+    if width * width * channels != n_features:
+        return None
+    norm = "none"
+    if "blocks.0.norm.weight" in state:
+        norm = "batch" if "blocks.0.norm.running_mean" in state else "batch_statistics"
+    sizes = (size for size in (28, 32, 64, 84, 105, 8, *range(1, 1025)) if max(1, size >> blocks) == width)
+    return {
+        "kind": "few-shot-convnet",
+        "channels": channels,
+        "blocks": blocks,
+        "in_channels": in_channels,
+        "image_size": next(sizes, width << blocks),
+        "n_classes": n_classes,
+        "norm": norm,
+    }
