@@ -186,7 +186,9 @@ def _write(
     with torch.no_grad(), listen_to_all(module, names, folder, sheets, pool, draws):
         for start in range(0, n, batch_size):
             rows = slice(start, min(n, start + batch_size))
-            module(images.inputs(rows, mean=network.mean, std=network.std).to(device))
+            x = images.inputs(rows, mean=network.mean, std=network.std).to(device)
+            # Maps with channels last: the same network runs up to twice as fast on a CPU.
+            module(x.to(memory_format=torch.channels_last) if x.ndim == 4 else x)
             for sheet in sheets.values():
                 sheet.next_batch()
     for sheet in sheets.values():

@@ -21,7 +21,7 @@ from microtome.hooks import first_tensor
 from microtome.targets.image_network import ImageNetwork
 
 Mode = Literal["frozen", "batch", "native"]
-NUMBERS_AT_ONCE = 2**24  # of the largest layer, while statistics are taken
+NUMBERS_AT_ONCE = 2**23  # of the largest layer, while statistics are taken
 
 
 def needs_calibration(module: nn.Module) -> list[str]:
@@ -38,7 +38,7 @@ def frozen(
 ) -> ImageNetwork:
     """A copy whose batch norms use statistics of the data set, whatever its order and the batches.
 
-    The statistics are those of one single batch: all images, or, where their activations exceed 64 MiB in the
+    The statistics are those of one single batch: all images, or, where their activations exceed 32 MiB in the
     largest layer, as many as fit, chosen by their content. "batch" lets every batch norm use the batch's own
     statistics; "native" gives the network as it is, and so does "frozen" when nothing needs it.
     ``batch_size`` has no influence; it is there to be passed on.
@@ -73,6 +73,7 @@ def depends_on_batch(network: ImageNetwork, images: LabelledImages, tolerance: f
 
 def _inputs(network: ImageNetwork, images: LabelledImages, rows: np.ndarray) -> Float[Tensor, "n C H W"]:
     x = images.inputs(torch.from_numpy(rows), mean=network.mean, std=network.std)
+    x = x.to(memory_format=torch.channels_last)
     weight = next(network.module.parameters(), None)
     return x if weight is None else x.to(weight.device)
 

@@ -79,17 +79,16 @@ class Sheet:
         if self._heard:
             return
         self._heard = True
-        x = output.movedim(-1, 1) if last and output.ndim > 2 else output
-        x = x.float().flatten(2) if x.ndim > 4 else x.float()
+        sizes, x = channel_vectors(output.float(), last)
         if self.row == 0:
-            self.shape = tuple(x.shape[1:])
+            self.shape = (x.shape[2], *sizes)
             units = x[0].numel()
             self._sum = torch.zeros(units, dtype=torch.float64, device=x.device)
             self._squares = torch.zeros_like(self._sum)
-        rows, channels = pool_maps(x, self.pool)
+        rows, channels = pooled(x, sizes, self.pool)
         self._append("rows", rows)
         self._append("channels", channels)
-        self._append("positions", self._sampled(x))
+        self._append("positions", self._sampled(x, sizes))
         self._count(x.reshape(len(x), -1))
         self._rows = len(x)
 
@@ -99,20 +98,18 @@ class Sheet:
             self.row += self._rows
         self._heard = False
 
-    def _sampled(self, x: Tensor) -> Tensor:
-        """Channel vectors at this batch's places, [B, draws, channels]."""
-        sizes = x.shape[2:]
-        total = int(np.prod(sizes))
-        if total == 1:
-            return x.reshape(len(x), 1, -1)
-        draws = torch.from_numpy(self.draws[self.row : self.row + len(x), :total])
-        if len(sizes) == 1:
-            index = (draws[:, :, 0] * sizes[0]).long()
-        else:
-            index = (draws[:, :, 0] * sizes[0]).long() * sizes[1] + (draws[:, :, 1] * sizes[1]).long()
-        flat = x.flatten(2)
-        index = index.to(x.device).unsqueeze(1).expand(-1, flat.shape[1], -1)
-        return flat.gather(2, index).transpose(1, 2)
+    def _sampled(self, x: Float[Tensor, "B positions C"], sizes: tuple[int, ...]) -> Tensor:
+        """Channel vectors at this batch's places, [B, draws, C]."""
+        if x.shape[1] == 1:
+            return x
+        if self.row == 0:
+            draws = self.draws[:, : x.shape[1]]
+            index = (draws[:, :, 0] * sizes[0]).astype(np.int64)
+            if len(sizes) == 2:
+                index = index * sizes[1] + (draws[:, :, 1] * sizes[1]).astype(np.int64)
+            self._index = torch.from_numpy(index).to(x.device)
+        index = self._index[self.row : self.row + len(x)]
+        return x[torch.arange(len(x), device=x.device).unsqueeze(1), index]
 
     def _count(self, x: Float[Tensor, "B units"]) -> None:
         """Add to the sums, a piece at a time that fits the cache."""
@@ -152,8 +149,24 @@ class Sheet:
         mean = (self._sum / self.n).cpu().numpy()
         variance = np.maximum((self._squares / self.n).cpu().numpy() - mean**2, 0.0)
         low, high = self._range
-        statistics = LayerStatistics(self.shape, mean, np.sqrt(variance), self._zeros, low, high)
+        # sums were kept with channels last
+        mean, std = (v.reshape(-1, self.shape[0]).T.ravel() for v in (mean, np.sqrt(variance)))
+        statistics = LayerStatistics(self.shape, mean, std, self._zeros, low, high)
         np.savez(f"{self.stem}-statistics.npz", **statistics.arrays())
+
+
+def channel_vectors(output: Tensor, last: bool) -> tuple[tuple[int, ...], Float[Tensor, "B positions C"]]:
+    """Sizes of the map (one or two numbers; none without positions) and its channel vectors.
+
+    ``last`` says whether channels are the last dimension; memory is only copied where it is laid out
+    otherwise.
+    """
+    if output.ndim <= 2:
+        return (), output.reshape(len(output), 1, -1)
+    x = output if last else output.movedim(1, -1)
+    sizes = tuple(x.shape[1:-1])
+    x = x.reshape(len(x), -1, x.shape[-1])
+    return sizes if len(sizes) <= 2 else (x.shape[1],), x
 
 
 def zeros_of_rows(x: Float[Tensor, "B units"]) -> Float[np.ndarray, " B"]:
@@ -163,31 +176,30 @@ def zeros_of_rows(x: Float[Tensor, "B units"]) -> Float[np.ndarray, " B"]:
     return np.array([np.count_nonzero(row == 0) for row in x.numpy()], dtype=float)  # 5 times faster
 
 
-def pool_maps(x: Tensor, pool: int) -> tuple[Tensor, Tensor]:
-    """Means over cells, flattened to [B, d], and means over all positions, [B, channels].
+def pooled(
+    x: Float[Tensor, "B positions C"], sizes: tuple[int, ...], pool: int
+) -> tuple[Float[Tensor, "B d"], Float[Tensor, "B C"]]:
+    """Means over cells, channels first, and means over all positions.
 
-    Cells divide maps [B, C, H, W] into ``pool x pool``, sequences [B, C, T] into ``pool`` pieces, as adaptive
-    average pooling does. Maps with no more positions than cells stay as they are.
+    Cells divide maps into ``pool x pool`` and sequences into ``pool`` pieces, as adaptive average pooling
+    does. Maps with no more positions than cells stay as they are.
     """
-    if x.ndim == 2:
-        return x, x
-    sizes = tuple(x.shape[2:])
-    flat = x.flatten(2)
-    if flat.shape[2] <= pool ** len(sizes):
-        return x.flatten(1), flat.mean(dim=2)
-    means = flat.reshape(-1, flat.shape[2]) @ _cells(sizes, pool).to(x.device)
-    means = means.view(len(x), x.shape[1], -1)
-    return means[:, :, :-1].flatten(1), means[:, :, -1]
+    if x.shape[1] == 1:
+        return x[:, 0], x[:, 0]
+    if x.shape[1] <= pool ** len(sizes):
+        return x.transpose(1, 2).flatten(1), x.mean(dim=1)
+    means = _cells(sizes, pool).to(x.device) @ x
+    return means[:, :-1].transpose(1, 2).flatten(1), means[:, -1]
 
 
 @lru_cache(maxsize=64)
-def _cells(sizes: tuple[int, ...], pool: int) -> Float[Tensor, "positions cells"]:
-    """Weights of every position in every cell, and in the mean over all as the last column."""
+def _cells(sizes: tuple[int, ...], pool: int) -> Float[Tensor, "cells positions"]:
+    """Weights of every position in every cell, and in the mean over all as the last row."""
     whole = torch.ones(1, 1)
     for size in sizes:
         whole = torch.kron(whole, torch.nn.functional.adaptive_avg_pool1d(torch.eye(size), min(pool, size)))
     positions = whole.shape[0]
-    return torch.cat([whole, torch.full((positions, 1), 1 / positions)], dim=1)
+    return torch.cat([whole.T, torch.full((1, positions), 1 / positions)])
 
 
 @contextmanager
