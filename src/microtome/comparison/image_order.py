@@ -32,9 +32,7 @@ def rearranged(images: LabelledImages, rows: Int[np.ndarray, " n"]) -> LabelledI
     )
 
 
-def places(
-    keys: UInt64[np.ndarray, " n"], draws: int
-) -> Float[np.ndarray, "n draws 2"]:
+def places(keys: UInt64[np.ndarray, " n"], draws: int) -> Float[np.ndarray, "n draws 2"]:
     """Relative places in every image, uniform in [0, 1): they depend on the image's key and the draw alone."""
     steps = np.arange(1, 2 * draws + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
     z = keys[:, None] + steps[None, :]

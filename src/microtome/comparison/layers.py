@@ -113,8 +113,10 @@ def match_layers(
         remarks += _remarks(arms[0], first, arm, other, pairs)
     layers = tuple(MatchedLayer(name, names) for name, names in found.items() if len(names) == len(arms))
     if not layers:
-        raise MicrotomeError(f"no layer of {arms[0]} corresponds to one of every other network; name pairs"
-                             " with --layer-map a=b")
+        raise MicrotomeError(
+            f"no layer of {arms[0]} corresponds to one of every other network; name pairs"
+            " with --layer-map a=b"
+        )
     return Matching(layers, tuple(remarks))
 
 
@@ -134,9 +136,7 @@ def _forced(
     first: Sequence[TracedLayer], other: Sequence[TracedLayer], layer_map: Mapping[str, str]
 ) -> dict[str, str]:
     there = {layer.name for layer in other}
-    return {
-        layer.name: layer_map[layer.name] for layer in first if layer_map.get(layer.name) in there
-    }
+    return {layer.name: layer_map[layer.name] for layer in first if layer_map.get(layer.name) in there}
 
 
 def _worth(a: TracedLayer, b: TracedLayer) -> float:

@@ -60,9 +60,7 @@ def listening(
 
     with ExitStack() as stack:
         for name, part in submodules(module, names).items():
-            stack.callback(
-                part.register_forward_hook(lambda _m, _a, out, name=name: ran(name, out)).remove
-            )
+            stack.callback(part.register_forward_hook(lambda _m, _a, out, name=name: ran(name, out)).remove)
         stack.enter_context(_Nonlinearities(applied))
         yield
 

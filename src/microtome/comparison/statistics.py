@@ -7,11 +7,19 @@ it). Rows of one array, and of a and b, belong to the same inputs: comparisons a
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Float
+from scipy.special import digamma, polygamma
+from scipy.stats import norm
+from scipy.stats import t as student
 
 from microtome.comparison.part import Claim
+from microtome.comparison.scales import SCALES, Scale
+
+LEVEL = 0.95
+FEWEST_OWN = 2  # degrees of freedom from which the arms' own seeds tell their spread
 
 
 @dataclass(frozen=True)
@@ -19,7 +27,7 @@ class Measured:
     """One statistic at one layer of both arms, with that of untrained networks of either architecture.
 
     ``a`` and ``b`` are input values [seeds, n]; ``floor_a``, ``floor_b`` one value an untrained network (the
-    same array where the architecture is one). ``scale`` is where noise is even: fractions on "logit",
+    very same array where the architecture is one). ``scale`` is where noise is even: fractions on "logit",
     positive amounts on "log". ``width`` is the layer's number of channels: wider layers vary less by seed.
     """
 
@@ -30,8 +38,13 @@ class Measured:
     floor_a: Float[np.ndarray, " untrained_a"]
     floor_b: Float[np.ndarray, " untrained_b"]
     unit: str = ""
-    scale: str = "identity"
+    scale: Literal["identity", "log", "logit"] = "identity"
     width: int = 1
+
+    @property
+    def one_architecture(self) -> bool:
+        """Whether both arms share their untrained networks."""
+        return self.floor_a is self.floor_b
 
 
 @dataclass(frozen=True)
@@ -45,8 +58,23 @@ class Judged:
 
 
 def difference_claims(analysis: str, a: str, b: str, measured: Sequence[Measured]) -> list[Claim]:
-    """One claim a layer for one statistic; the spread between seeds is moderated over its layers."""
-    raise NotImplementedError
+    """One claim a layer for one statistic, its p-value the larger of two: against inputs, against seeds.
+
+    The first is a paired z-test over inputs. The second is a t-test whose variance is the spread between the
+    arms' own seeds, or, where they have too few, between untrained networks, moderated over layers (Smyth,
+    2004). Arms of different architecture are each taken relative to their own untrained networks. The
+    interval is the wider of the two.
+    """
+    if not measured:
+        return []
+    spreads = [_spread_of_seeds(m) for m in measured]
+    variance, freedom = moderated(
+        np.array([s[0] for s in spreads]), np.array([s[1] for s in spreads]), [m.width for m in measured]
+    )
+    return [
+        _claim(analysis, a, b, m, float(v), float(d))
+        for m, v, d in zip(measured, variance, freedom, strict=True)
+    ]
 
 
 def difference_claim(
@@ -60,41 +88,205 @@ def difference_claim(
     *,
     layer: str = "",
     unit: str = "",
-    scale: str = "identity",
+    scale: Literal["identity", "log", "logit"] = "identity",
 ) -> Claim:
     """``difference_claims`` for a single measurement (nothing to moderate over)."""
-    raise NotImplementedError
+    one = Measured(about, layer, values_a, values_b, floor_values, floor_values, unit, scale)
+    return difference_claims(analysis, a, b, [one])[0]
+
+
+def _spread_of_seeds(m: Measured) -> tuple[float, float]:
+    """Variance between networks on the measurement's scale, and its degrees of freedom."""
+    scale = SCALES[m.scale]
+    own = [scale.to(values.mean(axis=1)) for values in (m.a, m.b)]
+    floors = [scale.to(m.floor_a)] + ([] if m.one_architecture else [scale.to(m.floor_b)])
+    variance, freedom = seed_spread(*own)
+    return (variance, freedom) if freedom >= FEWEST_OWN else seed_spread(*own, *floors)
+
+
+def _claim(analysis: str, a: str, b: str, m: Measured, variance: float, freedom: float) -> Claim:
+    scale = SCALES[m.scale]
+    points = [scale.to(values.mean(axis=1)) for values in (m.a, m.b)]
+    effect = points[0].mean() - points[1].mean()
+    natural = float(m.a.mean() - m.b.mean())
+    terms = 1 / len(m.a) + 1 / len(m.b)
+    if not m.one_architecture:
+        effect -= scale.to(m.floor_a).mean() - scale.to(m.floor_b).mean()
+        natural -= float(m.floor_a.mean() - m.floor_b.mean())
+        terms += 1 / max(len(m.floor_a), 1) + 1 / max(len(m.floor_b), 1)
+    by_seeds = float(np.sqrt(variance * terms))
+    by_inputs = _error_over_inputs(m, scale)
+    n = m.a.shape[1]
+    p = max(two_sided(effect, by_seeds, freedom), two_sided(effect, by_inputs, np.inf))
+    half = max(
+        student.ppf(0.5 + LEVEL / 2, max(freedom, 1e-9)) * by_seeds if freedom else np.inf,
+        norm.ppf(0.5 + LEVEL / 2) * by_inputs,
+    )
+    slope = natural / effect if abs(effect) > 1e-12 else scale.back(np.array([m.a.mean(), m.b.mean()]))
+    half *= abs(slope)
+    return Claim(
+        analysis,
+        m.about,
+        a,
+        b,
+        natural,
+        natural - half,
+        natural + half,
+        p,
+        n,
+        (len(m.a), len(m.b)),
+        control_words(m),
+        m.layer,
+        m.unit,
+    )
+
+
+def _error_over_inputs(m: Measured, scale: Scale) -> float:
+    """Standard error of the difference over inputs; values of both arms are paired by input."""
+    sides = []
+    for values in (m.a, m.b):
+        slopes = scale.slope(values.mean(axis=1))
+        sides.append((slopes[:, None] * (values - values.mean(axis=1, keepdims=True))).mean(axis=0))
+    n = m.a.shape[1]
+    return float((sides[0] - sides[1]).std(ddof=1) / np.sqrt(n)) if n > 1 else float("inf")
+
+
+def control_words(m: Measured) -> str:
+    """What the difference stands beside: both values and those of untrained networks."""
+    parts = []
+    floors = [m.floor_a] if m.one_architecture else [m.floor_a, m.floor_b]
+    for floor in floors:
+        if len(floor):
+            spread = f" ± {floor.std(ddof=1):.2g}" if len(floor) > 1 else ""
+            parts.append(f"{floor.mean():.3g}{spread} ({len(floor)})")
+    floor_words = f"; untrained networks {' and '.join(parts)}" if parts else "; no untrained networks"
+    alone = min(len(m.a), len(m.b)) < 2
+    seeds = "; single networks: their spread over seeds is taken from untrained ones" if alone else ""
+    return f"{m.a.mean():.3g} against {m.b.mean():.3g}{floor_words}{seeds}"
+
+
+def two_sided(effect: float, error: float, freedom: float) -> float:
+    """Two-sided p-value of a t statistic; 1 where nothing differs or the error is not known."""
+    if effect == 0 or not np.isfinite(error) or freedom <= 0:
+        return 1.0
+    if error == 0:
+        return 0.0
+    z = abs(effect) / error
+    return float(2 * (norm.sf(z) if np.isinf(freedom) else student.sf(z, freedom)))
+
+
+def moderated(
+    variances: Float[np.ndarray, " layers"],
+    freedom: Float[np.ndarray, " layers"],
+    widths: Sequence[int] | None = None,
+) -> tuple[Float[np.ndarray, " layers"], Float[np.ndarray, " layers"]]:
+    """Variances shrunk towards what all layers have in common, and their degrees of freedom (Smyth, 2004).
+
+    ``variance * width`` is taken to be alike over layers. Layers of one network depend on each other, so that
+    the common value is never trusted more than half of all layers' own degrees of freedom together.
+    """
+    widths = np.ones(len(variances)) if widths is None else np.asarray(widths, dtype=float)
+    known = (variances > 0) & (freedom > 0)
+    if known.sum() < 2:
+        return variances, freedom
+    d = freedom[known]
+    logs = np.log(variances[known] * widths[known]) - digamma(d / 2) + np.log(d / 2)
+    excess = logs.var(ddof=1) - polygamma(1, d / 2).mean()
+    most = d.sum() / 2
+    prior = min(2 * _trigamma_inverse(excess), most) if excess > 0 else most
+    common = np.exp(logs.mean() + digamma(prior / 2) - np.log(prior / 2))
+    out, df = variances.astype(float).copy(), freedom.astype(float).copy()
+    out[known] = (prior * common / widths[known] + d * variances[known]) / (prior + d)
+    df[known] = prior + d
+    return out, df
+
+
+def _trigamma_inverse(value: float) -> float:
+    """The x with ``trigamma(x) = value`` (Newton steps on 1 / trigamma, which is nearly straight)."""
+    x = 0.5 + 1 / value
+    for _ in range(50):
+        first = float(polygamma(1, x))
+        step = first * (1 - first / value) / float(polygamma(2, x))
+        x += step
+        if abs(step) < 1e-10 * x:
+            break
+    return x
 
 
 def paired_interval(
     values_a: Float[np.ndarray, "seeds_a n"], values_b: Float[np.ndarray, "seeds_b n"]
 ) -> tuple[float, float, float]:
     """Mean difference a - b and its 95 % interval over inputs alone (normal approximation)."""
-    raise NotImplementedError
+    difference = values_a.mean(axis=0) - values_b.mean(axis=0)
+    return interval(difference)
+
+
+def interval(values: Float[np.ndarray, " n"]) -> tuple[float, float, float]:
+    """Mean of input values and its 95 % interval (normal approximation)."""
+    middle = float(values.mean())
+    half = (
+        float(norm.ppf(0.5 + LEVEL / 2) * values.std(ddof=1) / np.sqrt(len(values)))
+        if len(values) > 1
+        else 0.0
+    )
+    return middle, middle - half, middle + half
 
 
 def paired_bootstrap(
     statistic: Callable[[np.ndarray], float], n: int, *, replicates: int, seed: int
 ) -> Float[np.ndarray, " replicates"]:
-    """``statistic`` of ``replicates`` draws of ``n`` input indices with replacement."""
-    raise NotImplementedError
+    """``statistic`` of ``replicates`` draws of ``n`` input indices with replacement.
+
+    Draws depend on the seed alone: statistics of two networks on the same draws are paired.
+    """
+    draws = np.random.default_rng(seed).integers(0, n, (replicates, n))
+    return np.array([statistic(index) for index in draws], dtype=float)
 
 
 def permutation_p(value: float, null: Float[np.ndarray, " draws"], *, sides: int = 2) -> float:
-    """Share of null draws at least as extreme, the value itself counted as one of them."""
-    raise NotImplementedError
+    """Share of null draws at least as extreme, the value itself counted as one of them.
+
+    Two sides compare distances from the null's median; one side asks for large values.
+    """
+    middle = np.median(null) if sides == 2 else 0.0
+    extreme = np.abs(null - middle) >= abs(value - middle) if sides == 2 else null >= value
+    return float((1 + extreme.sum()) / (1 + len(null)))
 
 
 def seed_spread(*groups: Float[np.ndarray, " seeds"]) -> tuple[float, float]:
-    """Pooled variance within groups and its degrees of freedom (0 when no group has two)."""
-    raise NotImplementedError
+    """Pooled variance within groups and its degrees of freedom (0 and 0 when no group has two)."""
+    freedom = float(sum(max(len(group) - 1, 0) for group in groups))
+    if not freedom:
+        return 0.0, 0.0
+    squares = sum(float(np.square(group - group.mean()).sum()) for group in groups if len(group))
+    return squares / freedom, freedom
 
 
 def holm(p: Sequence[float]) -> Float[np.ndarray, " claims"]:
-    """Adjusted p-values that bound the chance of any false claim (Holm, 1979)."""
-    raise NotImplementedError
+    """Adjusted p-values that bound the chance of any false claim, however they depend (Holm, 1979)."""
+    values = np.asarray(p, dtype=float)
+    order = np.argsort(values, kind="stable")
+    factors = len(values) - np.arange(len(values))
+    adjusted = np.empty_like(values)
+    adjusted[order] = np.minimum(np.maximum.accumulate(values[order] * factors), 1.0)
+    return adjusted
 
 
 def judge(claims: Sequence[Claim], alpha: float = 0.05) -> list[Judged]:
     """Decide over all claims of a report together; the order is kept."""
-    raise NotImplementedError
+    adjusted = holm([claim.p for claim in claims])
+    return [
+        Judged(claim, float(p), bool(p < alpha), _sentence(claim, float(p), len(claims), alpha))
+        for claim, p in zip(claims, adjusted, strict=True)
+    ]
+
+
+def _sentence(claim: Claim, p: float, count: int, alpha: float) -> str:
+    unit = f" {claim.unit}" if claim.unit else ""
+    seeds = f"{claim.seeds[0]} + {claim.seeds[1]} networks"
+    numbers = f"{claim.effect:+.3g}{unit}, 95 % interval {claim.low:.3g} to {claim.high:.3g}"
+    basis = f"n = {claim.n} inputs, {seeds}, p = {p:.2g} corrected for {count} comparisons"
+    if p < alpha:
+        return f"{claim.a} and {claim.b} differ in {claim.about}: {numbers} ({basis}); {claim.control}."
+    about = claim.about[:1].upper() + claim.about[1:]
+    return f"{about}: not distinguishable from noise ({numbers}; {basis}); {claim.control}."
