@@ -19,7 +19,7 @@ OUR_NAMES = {"participation_ratio": "participation_ratio_singular_values"}
 
 @dataclass(frozen=True)
 class OriginalFile:
-    """One original file as arrays. ``values`` maps a measure to ``[records, layers]``, in the file's order."""
+    """One original file as arrays. ``values`` maps a measure to ``[records, layers]``, in its own order."""
 
     name: str
     path: Path
@@ -31,7 +31,7 @@ class OriginalFile:
 
 
 def original_files(folder: str | Path) -> list[Path]:
-    """The ``.json`` and ``.json.gz`` files in a folder, in the order of plain names. Raises ``CannotLoad``."""
+    """The ``.json`` and ``.json.gz`` files in a folder, in the order of plain names; ``CannotLoad`` without."""
     folder = Path(folder)
     if not folder.is_dir():
         raise CannotLoad(f"{folder}: no such folder; give the folder that holds the run files")
