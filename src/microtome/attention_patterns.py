@@ -14,11 +14,6 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 _MULTIHEAD = inspect.signature(F.multi_head_attention_forward)
-_SDPA = inspect.signature(
-    lambda query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None, enable_gqa=False: (
-        None
-    )
-)
 _SOFTMAX = (F.softmax, torch.softmax, Tensor.softmax)
 
 
@@ -31,8 +26,8 @@ def record_attention(model: nn.Module) -> Iterator[dict[str, Float[Tensor, "B H 
     pass (shared layers) adds ``name#2``, and so on. Three ways of attending are seen:
 
     - ``F.scaled_dot_product_attention`` (Hugging Face's ``sdpa``, most own code): the kernel's result is used
-      as it is, and the pattern is computed beside it from the same queries, keys, mask, causal flag and scale,
-      grouped queries included. A row that may look nowhere is all 0, as in the kernel.
+      as it is, and the pattern is computed beside it from the same queries, keys, mask, causal flag and
+      scale, grouped queries included. A row that may look nowhere is all 0, as in the kernel.
     - ``nn.MultiheadAttention`` and the encoder and decoder layers built of it: computed a second time with
       weights asked for and without dropout.
     - a softmax over the last axis of four (Hugging Face's ``eager``, hand-written attention): its result.
@@ -81,12 +76,12 @@ class _Watch(TorchFunctionMode):
         kwargs = kwargs or {}
         if func is F.scaled_dot_product_attention:
             with torch.no_grad():
-                self._keep(_sdpa_pattern(**_SDPA.bind(*args, **kwargs).arguments))
+                self._keep(_sdpa_pattern(*args, **kwargs))
         elif func is F.multi_head_attention_forward:
             with torch.no_grad():
                 self._keep(_multihead_pattern(args, kwargs))
         out = func(*args, **kwargs)
-        if func in _SOFTMAX and isinstance(out, Tensor) and out.ndim == 4 and _over_last(func, args, kwargs):
+        if func in _SOFTMAX and isinstance(out, Tensor) and out.ndim == 4 and _over_last(args, kwargs):
             self._keep(out)
         return out
 
@@ -131,13 +126,13 @@ def _multihead_pattern(args: Any, kwargs: Any) -> Float[Tensor, "B H Q K"]:
     return weights if weights.ndim == 4 else weights.unsqueeze(0)
 
 
-def _over_last(func: Any, args: Any, kwargs: Any) -> bool:
+def _over_last(args: Any, kwargs: Any) -> bool:
     dim = kwargs.get("dim", args[1] if len(args) > 1 else None)
     return dim in (-1, 3)
 
 
 def _run_eagerly(model: nn.Module, stack: ExitStack) -> None:
-    """A compiled module shows neither its functions nor its submodules: inside the block it runs uncompiled."""
+    """A compiled module shows neither functions nor submodules: inside the block it runs uncompiled."""
     compiled = any(
         getattr(part, "_compiled_call_impl", None) is not None or hasattr(part, "_orig_mod")
         for part in model.modules()

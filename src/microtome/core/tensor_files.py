@@ -52,12 +52,7 @@ def _read_torch(path: Path) -> "dict[str, Tensor]":
         raise CannotLoad(
             f"{path}: truncated or not a torch file ({_first_line(error)}); save it again"
         ) from None
-    if (
-        isinstance(state, Mapping)
-        and set(state) == {"state_dict"}
-        and isinstance(state["state_dict"], Mapping)
-    ):
-        state = state["state_dict"]
+    state = _model_part(state)
     if not isinstance(state, Mapping):
         raise CannotLoad(
             f"{path}: holds a {type(state).__name__}, not named tensors; save model.state_dict()"
@@ -66,6 +61,15 @@ def _read_torch(path: Path) -> "dict[str, Tensor]":
     if strange:
         raise CannotLoad(f"{path}: {strange[0]!r} is not a tensor; save model.state_dict() and nothing else")
     return {str(key): value for key, value in state.items()}
+
+
+def _model_part(state: Any) -> Any:
+    """The model's tensors in a training checkpoint, which holds the optimiser's and the step beside them."""
+    if not isinstance(state, Mapping):
+        return state
+    if isinstance(state.get("model_state_dict"), Mapping):
+        return state["model_state_dict"]
+    return state["state_dict"] if isinstance(state.get("state_dict"), Mapping) else state
 
 
 def _unpickling_problem(path: Path, error: Exception) -> str:

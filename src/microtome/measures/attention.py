@@ -1,4 +1,4 @@
-"""How focused attention is, how its heads differ, and where they look. Numpy only; patterns ``[B, H, Q, K]``."""
+"""How focused attention is, how its heads differ, where they look. Numpy; patterns are ``[B, H, Q, K]``."""
 
 from typing import Any, Literal
 
@@ -101,9 +101,7 @@ def head_diversity(p: Float[np.ndarray, "B H Q K"]) -> float:
     heads = p.shape[1]
     if heads < 2:
         return 0.0
-    pairs = [
-        head_divergence(p[:, [i]], p[:, [j]])[0] for i in range(heads) for j in range(i + 1, heads)
-    ]
+    pairs = [head_divergence(p[:, [i]], p[:, [j]])[0] for i in range(heads) for j in range(i + 1, heads)]
     return float(np.mean(pairs))
 
 
