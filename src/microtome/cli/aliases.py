@@ -19,6 +19,7 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "plotting": ("interpret",),
     "layer_gradient_analysis": ("gradients", "layers"),
     "sae_gradient_analysis": ("gradients", "features"),
+    "phase2_infrastructure": ("dynamics", "self-test"),
     "analyze_models": ("compare",),
 }
 
