@@ -5,6 +5,8 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
+from microtome.comparison.probe_config import ProbeConfig
+from microtome.comparison.weights_config import WeightsConfig
 from microtome.core.config import Config
 from microtome.core.errors import bad_value
 
@@ -91,6 +93,11 @@ class CompareConfig(Config):
     """Threads of the arithmetic; null chooses by the size of the work."""
     seed: int = 0
     """Seed of everything random: untrained networks, folds, bootstraps, dictionaries."""
+
+    weights: WeightsConfig = WeightsConfig()
+    """How weights are compared."""
+    probes: ProbeConfig = ProbeConfig()
+    """How probes are made."""
 
     @model_validator(mode="after")
     def _two_arms(self) -> "CompareConfig":

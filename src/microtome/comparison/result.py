@@ -50,7 +50,7 @@ class Comparison:
         """The tidy table: one row a number."""
         return frame(self.rows)
 
-    def _repr_html_(self) -> str:
+    def _repr_html_(self) -> str | None:
         return self.frame()._repr_html_()  # pyright: ignore[reportCallIssue]
 
     @property

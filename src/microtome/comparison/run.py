@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from torch import Tensor
+
 from microtome.comparison.activations import Activations, collect
 from microtome.comparison.analyses import analyse, draw
-from microtome.comparison.arms import Arm, Arms, MatchedLayer
+from microtome.comparison.arms import Arm, Arms
 from microtome.comparison.config import CompareConfig
-from microtome.comparison.layers import match_layers, trace_layers
+from microtome.comparison.layers import Matching, match_layers, trace_layers
 from microtome.comparison.part import Part
 from microtome.comparison.result import AFTER, KIND, Comparison, load_comparison, save_results
 from microtome.comparison.saved import load_part, save_part
@@ -21,6 +23,7 @@ from microtome.core.progress import Progress, progress
 from microtome.core.run_lock import only_writer
 from microtome.core.runs import RunFolder
 from microtome.data.labelled_images import LabelledImages
+from microtome.targets.image_network import ImageNetwork
 
 Collected = dict[str, list[Activations]]
 # What a new comparison in the same folder replaces.
@@ -110,25 +113,29 @@ class _Job:
 
     def __init__(self, config: CompareConfig, material: Material, note: Note) -> None:
         self.config, self.material, self.note = config, material, note
-        self.device = resolve_device(config.device, note)
-        self.layers = self._match()
+        self.device = str(resolve_device(config.device, note))
+        self.matching = self._match()
+        self.layers = self.matching.layers
         stages = 2 if material.support is not None else 1
         networks = sum(len(arm.networks) for arm in (*material.arms, *_unique(material.floors)))
         self.work = stages * (networks + len(config.analyses)) + (stages - 1) * (networks + 1)
         self.done = 0
         self.images = material.images
 
-    def _match(self) -> tuple[MatchedLayer, ...]:
-        traces = {arm.name: trace_layers(arm.networks[0], self.material.images) for arm in self.material.arms}
-        pairs = dict(pair.split("=") for pair in self.config.layer_map)
-        layers = match_layers(traces, pairs, note=self.note)
-        for layer in layers:
-            names = list(layer.names.values())
-            if len(set(names)) > 1:
-                self.note(
-                    f"layer {layer.label}: " + " = ".join(f"{arm} {n}" for arm, n in layer.names.items())
-                )
-        return layers
+    def _match(self) -> Matching:
+        """Which layers are set side by side; told in lines."""
+        images = self.material.images
+        traces = {
+            arm.name: trace_layers(arm.networks[0], _two(arm.networks[0], images))
+            for arm in self.material.arms
+        }
+        matching = match_layers(traces, dict(pair.split("=") for pair in self.config.layer_map))
+        for layer in matching.layers:
+            names = " = ".join(f"{arm} {name}" for arm, name in layer.names.items())
+            self.note(f"layer {layer.label}: {names}")
+        for remark in matching.remarks:
+            self.note(remark)
+        return matching
 
     def run(self, folder: RunFolder, bar: Progress) -> dict[str, Part]:
         before = _Stage("", self.material.arms, self.material.floors)
@@ -173,7 +180,6 @@ class _Job:
                         bn=self.config.bn,
                         folder=place,
                         device=self.device,
-                        note=self.note if not stage.prefix and seed == 0 and arm in stage.arms else None,
                     )
                 )
                 self._advance(bar)
@@ -240,6 +246,11 @@ class _Job:
             "labels": {name: len(labels.names) for name, labels in images.labels.items()},
             "analyses": list(parts),
         }
+
+
+def _two(network: ImageNetwork, images: LabelledImages) -> Tensor:
+    place = next(network.module.parameters()).device
+    return images.inputs(slice(0, 2), mean=network.mean, std=network.std).to(place)
 
 
 def _unique(floors: dict[str, Arm]) -> list[Arm]:

@@ -75,4 +75,4 @@ def frame(rows: Sequence[Row]) -> pd.DataFrame:
     """The tidy table of any rows; columns that no row uses are left out."""
     table = pd.DataFrame([asdict(row) for row in rows], columns=[f.name for f in fields(Row)])
     used = [column for column in table if not table[column].isin(["", None]).all() or column == "value"]
-    return table[used]
+    return table.loc[:, used]

@@ -1,7 +1,8 @@
 """From the settings of a comparison to networks and images that fit each other."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -11,7 +12,7 @@ from microtome.core.config import read_yaml
 from microtome.core.errors import bad_value
 from microtome.data.image_sources import open_images
 from microtome.data.labelled_images import LabelledImages
-from microtome.targets.image_network import ImageNetwork, initial_of, open_network, untrained
+from microtome.targets.image_network import ImageNetwork, check_takes, initial_of, open_network, untrained
 
 Note = Callable[[str], None]
 FEWEST_IMAGES = 20
@@ -34,7 +35,7 @@ def prepare(config: CompareConfig, note: Note) -> Material:
     images = _images(config, first, note)
     for arm in arms:
         for network in arm.networks:
-            _check_input(network, images)
+            check_takes(network, images)
     support = None
     if config.adapt_steps:
         images, support = _split_support(images, config)
@@ -63,7 +64,7 @@ def _arms(config: CompareConfig) -> Sequence[Arm]:
 
 def _names(given: Sequence[str | None], opened: Sequence[tuple[ImageNetwork, ...]]) -> list[str]:
     """What the arms are called: as asked, else after how they were trained, else a, b, c."""
-    own = [str(networks[0].architecture.get("algorithm", "")) for networks in opened]
+    own = [str(training_of(networks[0]).get("algorithm", "")) for networks in opened]
     if len(set(own)) < len(own):
         own = [""] * len(own)
     names = [
@@ -84,53 +85,50 @@ def _names(given: Sequence[str | None], opened: Sequence[tuple[ImageNetwork, ...
 
 
 def _images(config: CompareConfig, network: ImageNetwork, note: Note) -> LabelledImages:
-    source = config.data
-    if source is None and config.problem_number is not None:
-        source = f"same-different#{config.problem_number}"
-        note(f"no --data: images are generated for problem {config.problem_number}")
-    if source is None:
-        source = _training_data(network)
-        note(f"no --data: looking at {source}")
-    images = open_images(
-        source,
-        problem=config.problem_number if "#" not in source else None,
-        split=config.split,
-        size=network.size,
-        channels=network.channels,
-    )
+    images = _open_images(config, network, note)
     unknown = [label for label in config.labels if label not in images.labels]
     if unknown:
         raise bad_value(
             "labels", unknown[0], "the images have no such label", f"choose {', '.join(images.labels)}"
         )
     if config.labels:
-        images = images.with_labels(config.labels)
+        images = replace(images, labels={name: images.labels[name] for name in config.labels})
     if config.max_images is not None and len(images) > config.max_images:
-        note(f"{source}: looking at {config.max_images} of {len(images)} images (--max-images)")
+        note(f"looking at {config.max_images} of {len(images)} images (--max-images)")
         images = images.rows(evenly(images, config.max_images, config.seed))
     return images
 
 
-def _training_data(network: ImageNetwork) -> str:
-    """The images that a network of ours was trained on, or the built-in digits."""
-    folder = network.source
-    if folder is not None and folder.is_dir() and (folder / "config.yaml").is_file():
-        held_out = read_yaml(folder / "config.yaml").get("held_out_data")
-        if held_out:
-            return str(held_out)
-    return "digits"
+def _open_images(config: CompareConfig, network: ImageNetwork, note: Note) -> LabelledImages:
+    source, trained = config.data, training_of(network)
+    if source is None and config.problem_number is None and trained:
+        from microtome.training.few_shot_config import FewShotTrainConfig
+        from microtome.training.few_shot_data import few_shot_images
+
+        images = few_shot_images(FewShotTrainConfig.from_mapping(trained)).test
+        note(f"no --data: looking at images that {network.name} was not trained on ({images.source})")
+        return images
+    if source is None and config.problem_number is not None:
+        source = f"same-different#{config.problem_number}"
+        note(f"no --data: images are generated for problem {config.problem_number}")
+    if source is None:
+        source = "digits"
+        note("no --data: looking at the digits")
+    return open_images(
+        source,
+        problem=config.problem_number if "#" not in source else None,
+        split=config.split,
+        size=network.size,
+        channels=network.channels,
+    )
 
 
-def _check_input(network: ImageNetwork, images: LabelledImages) -> None:
-    _, channels, height, width = images.pixels.shape
-    if network.channels not in (None, channels) or network.size not in (None, height) or height != width:
-        wanted = f"{network.channels or channels} x {network.size or height} x {network.size or width}"
-        raise bad_value(
-            "data",
-            images.source,
-            f"images of {channels} x {height} x {width}, but {network.name} takes {wanted}",
-            "compare networks with one kind of input",
-        )
+def training_of(network: ImageNetwork) -> dict[str, Any]:
+    """The settings of the run of ours that a network comes from; empty for any other network."""
+    folder = network.source.parent if network.source is not None else None
+    if folder is None or not (folder / "network.json").is_file() or not (folder / "config.yaml").is_file():
+        return {}
+    return read_yaml(folder / "config.yaml")
 
 
 def _check_images(images: LabelledImages) -> None:

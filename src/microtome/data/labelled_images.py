@@ -1,6 +1,7 @@
 """Images in memory with one or several labels each, in an order that never depends on the file system."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from hashlib import blake2b
 
 import numpy as np
 import torch
@@ -39,3 +40,12 @@ class LabelledImages:
         chosen = self.pixels if rows is None else self.pixels[rows]
         x = chosen.float() / 255 if chosen.dtype == torch.uint8 else chosen.float()
         return (x - mean) / std
+
+    def rows(self, index: Int[np.ndarray, " n"]) -> "LabelledImages":
+        """The images of these rows, classes numbered as before."""
+        labels = {name: Labels(each.values[index], each.names) for name, each in self.labels.items()}
+        names = tuple(self.names[row] for row in index)
+        digest = blake2b(f"{self.digest} {index.tolist()}".encode(), digest_size=16).hexdigest()
+        return replace(
+            self, pixels=self.pixels[index], labels=labels, names=names, digest=digest if self.digest else ""
+        )

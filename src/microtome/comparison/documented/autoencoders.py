@@ -108,7 +108,7 @@ def train_sparse_autoencoder(
     """Train the original autoencoder: mean squared error plus ``l1_coef`` times the mean activation, by Adam.
 
     Returns it with its losses an epoch: ``reconstruction``, ``l1``, ``total``. One that explains less than
-    5 % of the variance is said to be dead. ``microtome compare --train-autoencoders`` trains TopK dictionaries
+    5 % of the variance is said to be dead. `microtome compare --train-autoencoders` trains TopK dictionaries
     instead, which do not die this way. Raises ``Diverged``.
     """
     place = resolve_device(str(device))

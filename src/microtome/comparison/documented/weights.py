@@ -76,9 +76,11 @@ def compare_weight_spaces(
     """
     found = {}
     for kind, layer_type in (("conv", nn.Conv2d), ("fc", nn.Linear)):
-        pcas = [run_pca_on_weights(extract_weights(m, layer_type)) for m in (meta_model, baseline_model)]
-        found[f"meta_{kind}_pca"], found[f"baseline_{kind}_pca"] = pcas
-        plot_pca_comparisons(*pcas, kind, output_dir)
+        meta, baseline = (
+            run_pca_on_weights(extract_weights(m, layer_type)) for m in (meta_model, baseline_model)
+        )
+        found[f"meta_{kind}_pca"], found[f"baseline_{kind}_pca"] = meta, baseline
+        plot_pca_comparisons(meta, baseline, kind, output_dir)
     plot_weight_statistics(meta_model, baseline_model, output_dir)
     return found
 
@@ -125,8 +127,8 @@ def plot_weight_statistics(
         other = baseline.get(name)
         if "weight" not in name or other is None:
             continue
-        values = [p.detach().float().flatten().cpu().numpy() for p in (parameter, other)]
-        paths.append(save(weight_panels(*values, name), Path(output_dir) / f"weight_stats_{name}.png"))
+        ours, theirs = (p.detach().float().flatten().cpu().numpy() for p in (parameter, other))
+        paths.append(save(weight_panels(ours, theirs, name), Path(output_dir) / f"weight_stats_{name}.png"))
     return paths
 
 
