@@ -1,8 +1,9 @@
 """``microtome train``: fit a target network."""
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from microtome.cli.flags import Parsed, build, parse
 from microtome.cli.recipes import find_config
@@ -18,14 +19,16 @@ SUBJECTS: dict[str, tuple[str, str, str]] = {
     "tms": ("TMSTrainConfig", "microtome.training.toy", "train_tms"),
     "resid-mlp": ("ResidMLPTrainConfig", "microtome.training.toy", "train_resid_mlp"),
     "digits": ("DigitsTrainConfig", "microtome.training.classify", "train_digits"),
+    "few-shot": ("FewShotTrainConfig", "microtome.training.few_shot", "train_few_shot"),
     "language-model": ("LanguageModelTrainConfig", "microtome.training.language", "train_language_model"),
 }
 # Subjects whose runs can be carried on, and the function of the same module that does so.
 RESUMED = {"language-model": "resume_language_model"}
 ABOUT = (
     "Trains a target and saves it in a run folder: tms (Toy Model of Superposition), resid-mlp (residual"
-    " MLP), digits (a classifier of scikit-learn's handwritten digits) or language-model (a small Llama or"
-    " Qwen with its tokenizer, on text). `microtome train tms --help` lists the flags of one."
+    " MLP), digits (a classifier of scikit-learn's handwritten digits), few-shot (a meta-learned or plainly"
+    " trained network of images) or language-model (a small Llama or Qwen with its tokenizer, on text)."
+    " `microtome train tms --help` lists the flags of one."
 )
 
 
@@ -110,10 +113,20 @@ TOLD = {
 
 
 def _say_what(run: RunFolder) -> None:
+    for shots, found in run.summary.get("best", {}).items():
+        _say_accuracy(int(shots), found)
     for name, words in TOLD.items():
         if name in run.summary:
             print(f"  {words:<42} {run.summary[name]:,.4g}")
     print(f"Trained. Results: {run.path}")
+
+
+def _say_accuracy(shots: int, found: Mapping[str, Any]) -> None:
+    told = [f"{found['trained']['mean']:.1%} [{found['trained']['low']:.1%}, {found['trained']['high']:.1%}]"]
+    if "untrained" in found:
+        told.append(f"untrained {found['untrained']['mean']:.1%}")
+    adapted = f"accuracy on new classes, {shots} a class"
+    print(f"  {adapted:<42} {', '.join(told)} ({found['steps']} steps, {found['head']} head)")
 
 
 def model_of(subject: str) -> type[Config]:

@@ -4,18 +4,23 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
-from microtome.core.config import Config, Probability
+from microtome.core.config import Probability
 from microtome.core.errors import MicrotomeError, bad_value
 from microtome.data.generation import DataGenerationType, check_generation
 from microtome.targets.config import MLPModelConfig, ResidMLPModelConfig, TMSModelConfig
+from microtome.training.few_shot_config import FewShotTrainConfig
 from microtome.training.language_config import LanguageModelTrainConfig
+from microtome.training.run_settings import RunSettings
 
 __all__ = [
     "DigitsTrainConfig",
+    "FewShotTrainConfig",
+    "InstanceSettings",
     "LanguageModelTrainConfig",
     "MLPModelConfig",
     "ResidMLPModelConfig",
     "ResidMLPTrainConfig",
+    "RunSettings",
     "TMSModelConfig",
     "TMSTrainConfig",
 ]
@@ -23,17 +28,9 @@ __all__ = [
 Schedule = Literal["constant", "linear", "cosine", "cosine_half", "exponential"]
 
 
-class RunSettings(Config):
-    """What every training run is told besides the mathematics."""
+class InstanceSettings(RunSettings):
+    """What trainings of several instances at once are told besides."""
 
-    seed: int = 0
-    """Start values and data; instance k starts the same whether it is trained alone or beside others."""
-    device: str = "auto"
-    """auto, cpu, cuda or mps."""
-    threads: PositiveInt | None = None
-    """Threads of one operation; left out, small networks take one."""
-    print_freq: PositiveInt = 100
-    """Steps between two lines of ``metrics.jsonl``."""
     keep: Literal["all"] | PositiveInt = "all"
     """How many of the trained instances to save: ``all``, or the N best."""
     lr_warmup_pct: Probability = 0.0
@@ -42,13 +39,9 @@ class RunSettings(Config):
     """Steps in which the ``exponential`` schedule halves the learning rate."""
     weight_decay: float = Field(default=0.01, ge=0)
     """AdamW's; 0.01 is what the original codes ran with."""
-    tracker: Literal["none", "wandb", "tensorboard"] | None = None
-    """Where metrics go besides the run folder; null: `wandb` when wandb_project is set, else none."""
-    wandb_project: str | None = None
-    """Weights & Biases project; naming one turns that tracking on."""
 
 
-class TMSTrainConfig(RunSettings):
+class TMSTrainConfig(InstanceSettings):
     """Training of Toy Models of Superposition. The defaults are the local run of the old README (40-10)."""
 
     renamed: ClassVar[dict[str, str]] = {"tms_config": "tms_model_config"}
@@ -83,7 +76,7 @@ class TMSTrainConfig(RunSettings):
         return self
 
 
-class ResidMLPTrainConfig(RunSettings):
+class ResidMLPTrainConfig(InstanceSettings):
     """Training of residual MLPs on ``act(c x) + x`` or ``|c x|``. Defaults: the papers' 1-layer network."""
 
     renamed: ClassVar[dict[str, str]] = {"resid_mlp_model_config": "resid_mlp_config"}
@@ -145,7 +138,7 @@ class ResidMLPTrainConfig(RunSettings):
         return self
 
 
-class DigitsTrainConfig(RunSettings):
+class DigitsTrainConfig(InstanceSettings):
     """Training of small classifiers on the 1,797 handwritten digits that scikit-learn ships."""
 
     hidden_sizes: tuple[PositiveInt, ...] = (32,)

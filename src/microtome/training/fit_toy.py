@@ -15,7 +15,7 @@ from microtome.targets.config import TMSModelConfig
 from microtome.targets.resid_mlp import Embedding, ResidMLP
 from microtome.targets.resid_mlp_folded import folded_output
 from microtome.targets.tms import TMS, HiddenLayers
-from microtome.training.config import ResidMLPTrainConfig, RunSettings, TMSTrainConfig
+from microtome.training.config import InstanceSettings, ResidMLPTrainConfig, TMSTrainConfig
 from microtome.training.optimise import Optimisation, Report, check_final, optimise
 from microtome.training.represented import found_polygon
 
@@ -148,7 +148,7 @@ def resid_mlp_labels(config: ResidMLPTrainConfig) -> ResidLabels:
     return ResidLabels(coefficients, config.label_type, model.act_fn_name)
 
 
-def optimisation(config: RunSettings, steps: int, lr: float, schedule: str) -> Optimisation:
+def optimisation(config: InstanceSettings, steps: int, lr: float, schedule: str) -> Optimisation:
     """The loop's settings out of a training configuration."""
     return Optimisation(
         steps=steps,
@@ -161,7 +161,7 @@ def optimisation(config: RunSettings, steps: int, lr: float, schedule: str) -> O
     )
 
 
-def kept_instances(config: RunSettings, losses: Tensor, found: Tensor | None = None) -> list[int]:
+def kept_instances(config: InstanceSettings, losses: Tensor, found: Tensor | None = None) -> list[int]:
     """Instances that ``keep`` names: all in order, or the N best, those that found the solution first."""
     if config.keep == "all":
         return list(range(len(losses)))

@@ -40,7 +40,7 @@ def inner_loop(
         )
         for name, gradient in zip(moving, gradients, strict=True):
             if gradient is not None:
-                rate = lr if isinstance(lr, float) else lr.get(name, 0.0)
+                rate = lr.get(name, 0.0) if isinstance(lr, Mapping) else lr
                 adapted[name] = adapted[name] - rate * gradient
     return adapted
 

@@ -12,7 +12,7 @@ from microtome.core.device import resolve_device, set_threads
 from microtome.core.progress import Progress, progress
 from microtome.core.runs import RunFolder, timestamp
 from microtome.core.tracking import Tracker, open_tracker
-from microtome.training.config import RunSettings
+from microtome.training.run_settings import RunSettings
 
 
 @dataclass(frozen=True)
