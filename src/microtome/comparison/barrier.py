@@ -6,7 +6,7 @@ which any average of two networks fails for trivial reasons (Jordan et al. 2023,
 """
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,7 +19,7 @@ from microtome.data.labelled_images import LabelledImages
 from microtome.hooks import first_tensor
 from microtome.targets.image_network import ImageNetwork
 
-PIXELS = 1 << 22  # numbers of input in one evaluation
+PIXELS = 3 << 20  # numbers of input in one evaluation
 FEWEST = 32
 
 
@@ -46,37 +46,50 @@ def path_images(images: LabelledImages, most: int) -> np.ndarray:
 
 
 @torch.no_grad()
-def barrier(
+def barriers(
     network: ImageNetwork,
     a: Mapping[str, Tensor],
-    b: Mapping[str, Tensor],
+    ends: Sequence[Mapping[str, Tensor]],
     images: LabelledImages,
     rows: np.ndarray,
     points: int,
-) -> Barrier:
-    """The barrier between weights ``a`` and ``b`` of one architecture, with a 95 % interval over images."""
+) -> list[Barrier]:
+    """Barriers between weights ``a`` and each of ``ends``, with 95 % intervals over images.
+
+    All are of the network's architecture, and the ends compute one and the same function (they are the same
+    weights, numbered differently), so that it is evaluated once.
+    """
     module = _with_batch_statistics(network.module)
     x = images.inputs(rows, mean=network.mean, std=network.std)
+    own = module.state_dict()
+
+    def output(b: Mapping[str, Tensor], share: float) -> Tensor:
+        for key, tensor in own.items():
+            tensor.copy_(torch.lerp(a[key], b[key], share) if tensor.is_floating_point() else a[key])
+        return first_tensor(module(x)).flatten(1).double()
+
     shares = np.linspace(0, 1, points + 2)
-    outputs = []
-    for share in shares:
-        state = {
-            key: torch.lerp(a[key], b[key], float(share)) if a[key].is_floating_point() else a[key] for key in a
-        }
-        outputs.append(first_tensor(torch.func.functional_call(module, state, (x,))).flatten(1).double())
-    target = _labels(images, rows, outputs[0].shape[1])
-    if target is None:
-        kind, losses = "output drift", _drift(outputs, shares)
-    else:
-        kind = "cross-entropy (nats)"
-        losses = torch.stack([_cross_entropy(out, target) for out in outputs])
+    first, last = output(ends[0], 0.0), output(ends[0], 1.0)
+    target = _labels(images, rows, first.shape[1])
+    found = []
+    for end in ends:
+        outputs = [first, *(output(end, float(share)) for share in shares[1:-1]), last]
+        if target is None:
+            kind, losses = "output drift", _drift(outputs, shares)
+        else:
+            kind = "cross-entropy (nats)"
+            losses = torch.stack([_cross_entropy(out, target) for out in outputs])
+        found.append(_highest(kind, losses, shares))
+    return found
+
+
+def _highest(kind: str, losses: Tensor, shares: np.ndarray) -> Barrier:
     line = torch.stack([torch.lerp(losses[0], losses[-1], float(share)) for share in shares])
     rises = (losses - line).numpy()  # [points, images]
-    means = rises.mean(1)
+    means, n = rises.mean(1), rises.shape[1]
     top = 1 + int(means[1:-1].argmax())
-    error = rises[top].std(ddof=1) / len(rows) ** 0.5
-    height = float(means[top])
-    return Barrier(kind, shares, means, height, height - 1.96 * error, height + 1.96 * error, len(rows))
+    height, reach = float(means[top]), 1.96 * float(rises[top].std(ddof=1)) / n**0.5
+    return Barrier(kind, shares, means, height, height - reach, height + reach, n)
 
 
 def _with_batch_statistics(module: nn.Module) -> nn.Module:
@@ -96,7 +109,9 @@ def _labels(images: LabelledImages, rows: np.ndarray, width: int) -> Tensor | No
 
 def _cross_entropy(out: Tensor, target: Tensor) -> Tensor:
     """Of logits, or of probabilities where a network ends in a softmax."""
-    ends_in_softmax = bool((out >= 0).all()) and bool(torch.allclose(out.sum(1), torch.ones(len(out)).double(), atol=1e-4))
+    ends_in_softmax = bool((out >= 0).all()) and bool(
+        torch.allclose(out.sum(1), torch.ones(len(out)).double(), atol=1e-4)
+    )
     log_p = out.clamp_min(1e-12).log() if ends_in_softmax else F.log_softmax(out, 1)
     return F.nll_loss(log_p, target, reduction="none")
 

@@ -106,9 +106,7 @@ class Symmetry:
 
     def outputs_that_stay(self) -> dict[str, str]:
         """Weights whose outputs cannot be renumbered though they are not the network's, and why."""
-        return {
-            name: reason for (name, axis), reason in self.fixed.items() if axis == 0 and reason != OUTPUT
-        }
+        return {name: reason for (name, axis), reason in self.fixed.items() if axis == 0 and reason != OUTPUT}
 
 
 @torch.no_grad()
@@ -174,6 +172,11 @@ class _Tape(TorchDispatchMode):
                     _Axis(_Numbering(n)) if n > 1 else None for n in tensor.shape
                 )
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Nothing is compiled here, and wrapping against it would import the whole compiler."""
+        return False
+
     def labels(self, tensor: Tensor) -> Labels:
         return self._labels.get(id(tensor), (None,) * tensor.ndim)
 
@@ -220,9 +223,7 @@ def _pointwise(
     tensors = [t for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
     out: list[Label] = []
     for back in range(results[0].ndim, 0, -1):
-        axes = [
-            (tape.labels(t)[t.ndim - back], t.shape[t.ndim - back]) for t in tensors if t.ndim >= back
-        ]
+        axes = [(tape.labels(t)[t.ndim - back], t.shape[t.ndim - back]) for t in tensors if t.ndim >= back]
         wide = [label for label, size in axes if size > 1]
         for label in wide[1:]:
             _tie(wide[0], label, f"{name} joins it with a fixed axis")
@@ -373,7 +374,11 @@ def _view(
             for e in after:
                 left, right = prod(new[after.start : e]), prod(new[e + 1 : after.stop])
                 fits = outer % left == 0 and inner % right == 0
-                if fits and out[e] is None and (outer // left) * label.numbering.size * (inner // right) == new[e]:
+                if (
+                    fits
+                    and out[e] is None
+                    and (outer // left) * label.numbering.size * (inner // right) == new[e]
+                ):
                     out[e] = _Axis(label.numbering, outer // left, inner // right)
                     break
             else:

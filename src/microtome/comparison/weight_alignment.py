@@ -64,7 +64,10 @@ def alignment_problem(
     free = [g for g, own in partner.items() if own is not None and back.get(own) == g]
     pairs = tuple(
         WeightPair(
-            label, name_a, name_b, tuple(y if y is not None and y.group in free else None for y in b.axes[name_b])
+            label,
+            name_a,
+            name_b,
+            tuple(y if y is not None and y.group in free else None for y in b.axes[name_b]),
         )
         for label, name_a, name_b in weights
     )
@@ -79,89 +82,94 @@ def _alike(x: UnitAxis | None, y: UnitAxis | None) -> bool:
 class Aligner:
     """Finds permutations of b's units; weights are ``{parameter: tensor}``."""
 
-    def __init__(
-        self, problem: AlignmentProblem, a: Mapping[str, Tensor], b: Mapping[str, Tensor]
-    ) -> None:
+    def __init__(self, problem: AlignmentProblem, a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> None:
         self.problem = problem
         self.a = [a[pair.a].detach().float() for pair in problem.pairs]
         self.b = [b[pair.b].detach().float() for pair in problem.pairs]
-        self.norms = [
-            (_dot(x, x) * _dot(y, y)) ** 0.5 or 1.0 for x, y in zip(self.a, self.b, strict=True)
-        ]
+        self.sizes = [(_dot(x, x) ** 0.5, _dot(y, y) ** 0.5) for x, y in zip(self.a, self.b, strict=True)]
+        self.norms = [x * y or 1.0 for x, y in self.sizes]
         self.entries = [x.numel() for x in self.a]
         self._gains: dict[tuple[int, int], tuple[tuple[int, ...], np.ndarray]] = {}
-        self._versions = dict.fromkeys(range(len(problem.sizes)), 0)
+        self._current = [torch.arange(size) for size in problem.sizes]
+        self._versions = [0] * len(problem.sizes)
 
     def align(self, sweeps: int = 20) -> list[Permutation]:
         """Permutations of all groups of b, those that cannot follow a left as they are.
 
         Starts from the units as they are or from a first pass from the input on, whichever is better.
         """
-        start = [torch.arange(size) for size in self.problem.sizes]
-        if not self.problem.free:
-            return start
-        forward = self._forward(list(start))
-        best, value = start, self._value(start)
-        if (other := self._value(forward)) > value:
-            best, value = forward, other
-        for group in self._versions:
-            self._versions[group] += 1
-        for _ in range(sweeps):
-            changed = False
+        start, value = list(self._current), self._value()
+        self._forward()
+        if value > self._value():
             for group in self.problem.free:
-                new = self._best(group, best, range(len(self.a)))
-                if not torch.equal(new, best[group]):
-                    best[group], changed = new, True
-                    self._versions[group] += 1
-            before, value = value, self._value(best) if changed else value
-            if not changed or value - before < SMALLEST_GAIN * sum(self.entries):
+                self._set(group, start[group])
+        for _ in range(sweeps):
+            before, changed = self._value(), False
+            for group in self.problem.free:
+                changed |= self._set(group, self._best(group, range(len(self.a))))
+            if not changed or self._value() - before < SMALLEST_GAIN * sum(self.entries):
                 break
-        return best
+        return list(self._current)
 
-    def cosines(self, permutations: Sequence[Permutation] | None = None) -> list[float]:
-        """Cosine of every pair of weights, with b's units renumbered (None: as they are)."""
-        found = []
-        for i, (x, y) in enumerate(zip(self.a, self.b, strict=True)):
-            moved = y if permutations is None else permuted(y, self.problem.pairs[i].axes, permutations)
-            found.append(_dot(x, moved) / self.norms[i])
-        return found
+    def cosines(self) -> list[float]:
+        """Cosine of every pair of weights, with b's units numbered as they are now."""
+        return [self._cosine(i) for i in range(len(self.a))]
 
-    def _value(self, permutations: Sequence[Permutation]) -> float:
-        return sum(n * c for n, c in zip(self.entries, self.cosines(permutations), strict=True))
+    def _cosine(self, i: int) -> float:
+        """From the gains of an axis, where they are known for the present numbering, else from the weights."""
+        axes = self.problem.pairs[i].axes
+        for d, axis in enumerate(axes):
+            kept = self._gains.get((i, d))
+            if axis is not None and kept is not None and kept[0] == self._version(i, d):
+                units = np.arange(self.problem.sizes[axis.group])
+                return float(kept[1][units, self._current[axis.group].numpy()].sum()) / self.entries[i]
+        return _dot(self.a[i], permuted(self.b[i], axes, self._current)) / self.norms[i]
 
-    def _forward(self, permutations: list[Permutation]) -> list[Permutation]:
+    def _value(self) -> float:
+        return sum(n * c for n, c in zip(self.entries, self.cosines(), strict=True))
+
+    def _set(self, group: int, new: Permutation) -> bool:
+        """Number a group anew; whether that changes anything."""
+        if torch.equal(new, self._current[group]):
+            return False
+        self._current[group] = new
+        self._versions[group] += 1
+        return True
+
+    def _version(self, i: int, d: int) -> tuple[int, ...]:
+        """Which numbering of the other axes the gains of axis ``d`` belong to."""
+        axes = self.problem.pairs[i].axes
+        return tuple(self._versions[axis.group] for e, axis in enumerate(axes) if e != d and axis is not None)
+
+    def _forward(self) -> None:
         """Every group in order, judged by the weights whose other axes are settled."""
         settled: set[int] = set()
         for group in self.problem.free:
             known = [i for i, pair in enumerate(self.problem.pairs) if _groups(pair) - {group} <= settled]
             if not any(group in _groups(self.problem.pairs[i]) for i in known):
                 known = list(range(len(self.a)))
-            permutations[group] = self._best(group, permutations, known)
-            self._versions[group] += 1
+            self._set(group, self._best(group, known))
             settled.add(group)
-        return permutations
 
-    def _best(self, group: int, permutations: Sequence[Permutation], weights: Sequence[int]) -> Permutation:
+    def _best(self, group: int, weights: Sequence[int]) -> Permutation:
         gain = np.zeros((self.problem.sizes[group],) * 2)
         for i in weights:
             for d, axis in enumerate(self.problem.pairs[i].axes):
                 if axis is not None and axis.group == group:
-                    gain += self._gain(i, d, permutations)
+                    gain += self._gain(i, d, axis)
         _, columns = linear_sum_assignment(gain, maximize=True)
         return torch.from_numpy(columns)
 
-    def _gain(self, i: int, d: int, permutations: Sequence[Permutation]) -> np.ndarray:
-        """What putting unit j of b in the place of unit i of a adds: inner products, ``[units, units]``."""
-        axes = self.problem.pairs[i].axes
-        others = tuple(axis if e != d else None for e, axis in enumerate(axes))
-        version = tuple(self._versions[axis.group] for axis in others if axis is not None)
-        kept = self._gains.get((i, d))
+    def _gain(self, i: int, d: int, axis: UnitAxis) -> np.ndarray:
+        """What putting unit k of b in the place of unit j of a adds: inner products ``[units, units]``."""
+        version, kept = self._version(i, d), self._gains.get((i, d))
         if kept is not None and kept[0] == version:
             return kept[1]
-        axis = axes[d]
-        assert axis is not None
+        axes = self.problem.pairs[i].axes
         size = self.problem.sizes[axis.group]
-        moved = permuted(self.b[i], others, permutations)
+        moved = permuted(
+            self.b[i], [None if e == d else other for e, other in enumerate(axes)], self._current
+        )
         products = unfolded(self.a[i], d, axis, size) @ unfolded(moved, d, axis, size).T
         gain = products.double().numpy() * (self.entries[i] / self.norms[i])
         self._gains[i, d] = (version, gain)
@@ -188,9 +196,7 @@ def unfolded(weight: Tensor, d: int, axis: UnitAxis, size: int) -> Tensor:
     return weight.reshape(shape).movedim(d + 1, 0).reshape(size, -1)
 
 
-def permuted(
-    weight: Tensor, axes: Sequence[UnitAxis | None], permutations: Sequence[Permutation]
-) -> Tensor:
+def permuted(weight: Tensor, axes: Sequence[UnitAxis | None], permutations: Sequence[Permutation]) -> Tensor:
     """The weight with unit ``p[i]`` of every group in the place of unit ``i``; the same tensor if none moves."""
     for d, axis in enumerate(axes):
         if axis is None:

@@ -20,7 +20,7 @@ class WeightsConfig(Config):
     """Networks with more weights than this stand beside two untrained networks instead of all of them."""
     barrier_points: PositiveInt = 3
     """Networks between two that are evaluated, evenly spaced."""
-    barrier_images: PositiveInt = 256
+    barrier_images: PositiveInt = 128
     """Images they are evaluated on, at most; fewer where images are large."""
     pictures: PositiveInt = 24
     """Layers that get pictures of their own, evenly over depth; the overview always holds all."""

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import scipy.linalg
-import scipy.sparse.linalg
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -30,19 +29,20 @@ class WeightDistribution:
 
 
 def distribution(weight: Float[Tensor, "..."], small: float = 1e-3) -> WeightDistribution:
-    """The numbers of one weight; entries are taken in float64 sums, a million at a time."""
+    """The numbers of one weight."""
     flat = weight.detach().reshape(-1)
     n = max(flat.numel(), 1)
-    total = flat.sum(dtype=torch.float64) / n
+    parts = flat.split(1 << 16)  # short enough for sums in the weight's own precision
+    mean = sum(float(part.sum()) for part in parts) / n
     square = fourth = absolute = few = 0.0
-    for part in flat.split(1 << 20):
+    for part in parts:
         magnitude = part.abs()
-        few += float((magnitude < small).sum())
-        absolute += float(magnitude.sum(dtype=torch.float64))
-        centred = (part - total.to(part.dtype)).square_()
-        square += float(centred.sum(dtype=torch.float64))
-        fourth += float(torch.linalg.vecdot(centred, centred))
-    mean, variance = float(total), square / n
+        few += int((magnitude < small).count_nonzero())
+        absolute += float(magnitude.sum())
+        squares = (part - mean).square_()
+        square += float(squares.sum())
+        fourth += float(squares @ squares)
+    variance = square / n
     norm = (square + n * mean**2) ** 0.5
     hoyer = (n**0.5 - absolute / norm) / (n**0.5 - 1) if norm > 0 and n > 1 else 0.0
     kurtosis = fourth / n / variance**2 if variance > 0 else float("nan")
@@ -71,9 +71,7 @@ def smoothed(
 # -- directions, from inner products of filters ------------------------------------------------------------
 
 
-def filter_gram(
-    a: Float[Tensor, "n d"], b: Float[Tensor, "m d"] | None = None
-) -> Float[np.ndarray, "n m"]:
+def filter_gram(a: Float[Tensor, "n d"], b: Float[Tensor, "m d"] | None = None) -> Float[np.ndarray, "n m"]:
     """Inner products of filters, in float64 (float32 products where they are longer than 4,096)."""
     other = a if b is None else b
     if a.shape[1] <= 4096:
@@ -83,7 +81,9 @@ def filter_gram(
 
 def centred_gram(gram: Float[np.ndarray, "n m"]) -> Float[np.ndarray, "n m"]:
     """Inner products after the mean filter of either side was taken away."""
-    return gram - gram.mean(0, keepdims=True) - gram.mean(1, keepdims=True) + gram.mean()
+    centred = gram - gram.mean(0, keepdims=True)
+    centred -= centred.mean(1, keepdims=True)
+    return centred
 
 
 @dataclass(frozen=True)
@@ -102,18 +102,18 @@ class Principal:
         return self.vectors * self.sizes
 
 
-def principal(gram: Float[np.ndarray, "n n"], k: int) -> Principal:
+def principal(gram: Float[np.ndarray, "n n"], k: int, *, quick: bool = False) -> Principal:
     """At most ``k`` components of a centred Gram matrix; those without variance are left out.
 
-    The sign of a component is such that its largest entry is positive.
+    The sign of a component is such that its largest entry is positive. ``quick``: of more than 512 filters by
+    a fixed number of block power steps, close to the largest variance but exact only where components differ.
     """
     n = len(gram)
     k = min(k, n)
-    if n <= ALL_AT_ONCE or k > n // 4:
-        values, vectors = scipy.linalg.eigh(gram, subset_by_index=[n - k, n - 1])
+    if quick and n > ALL_AT_ONCE:
+        values, vectors = _power_steps(gram, k)
     else:
-        start = np.cos(np.arange(n))  # any fixed vector: the result must not depend on a random one
-        values, vectors = scipy.sparse.linalg.eigsh(gram, k=k, v0=start, tol=1e-6)
+        values, vectors = scipy.linalg.eigh(gram, subset_by_index=[n - k, n - 1])
     order = np.argsort(-values)
     values, vectors = np.maximum(values[order], 0.0), vectors[:, order]
     total = max(float(np.trace(gram)), 0.0)
@@ -124,9 +124,17 @@ def principal(gram: Float[np.ndarray, "n n"], k: int) -> Principal:
     return Principal(vectors, np.sqrt(values), values / total if total > 0 else values)
 
 
-def span_cosines(
-    a: Principal, b: Principal, cross: Float[np.ndarray, "n m"]
-) -> Float[np.ndarray, " k"]:
+def _power_steps(gram: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    block = np.cos(np.outer(np.arange(len(gram)), np.arange(1, k + 11)))  # fixed, so that nothing is random
+    single = gram.astype(np.float32)
+    for _ in range(12):
+        block, _ = np.linalg.qr(single @ block.astype(np.float32))
+    block = block.astype(np.float64)
+    values, turn = np.linalg.eigh(block.T @ gram @ block)
+    return values[-k:], block @ turn[:, -k:]
+
+
+def span_cosines(a: Principal, b: Principal, cross: Float[np.ndarray, "n m"]) -> Float[np.ndarray, " k"]:
     """Cosines of the principal angles between the spans of two sets of components, largest first.
 
     ``cross``: centred inner products of the filters of a with those of b. Empty where one side is.
