@@ -134,7 +134,7 @@ def _value(nargs: Any, kinds: set[Any], words: list[str]) -> Any:
     if nargs == "*" and len(words) == 1:
         if words[0].startswith("["):
             return _yaml(words[0])
-        words = words[0].split(",")
+        words = re.split(r",(?![^()]*\))", words[0])  # not inside package.module:Class(a=1,b=2)
     is_text = kinds & {str, Path} or any(isinstance(kind, str) for kind in kinds)
     values = words if is_text else [_yaml(word) for word in words]
     return values[0] if nargs == 1 else values

@@ -51,6 +51,10 @@ class CompareConfig(Config):
     """The SVRT problem: which folder of `data`, or which generated one where no data is given."""
     split: str = "test"
     """The part of the images that is looked at, where the data have parts."""
+    image_size: Positive | None = None
+    """Images are resized to this many pixels a side; null takes what the first network says."""
+    channels: Literal[1, 3] | None = None
+    """Colours of the images; null takes what the first network says."""
     max_images: Positive | None = 4096
     """Images looked at, drawn evenly over the classes when there are more; null takes all."""
     labels: tuple[str, ...] = ()

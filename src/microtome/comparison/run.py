@@ -165,6 +165,8 @@ class _Job:
     def _collect(self, folder: RunFolder, stage: _Stage, bar: Progress) -> Collected:
         """Activations of every network, untrained ones too: arm name -> one a seed."""
         collected: Collected = {}
+        if self.config.analyses == ("weights",) and self.material.support is None:
+            return collected  # weights need no activations
         for arm in (*stage.arms, *_unique(stage.floors)):
             owner = next((own for own, floor in stage.floors.items() if floor is arm), arm.name)
             for seed, network in enumerate(arm.networks):

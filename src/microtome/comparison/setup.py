@@ -118,8 +118,8 @@ def _open_images(config: CompareConfig, network: ImageNetwork, note: Note) -> La
         source,
         problem=config.problem_number if "#" not in source else None,
         split=config.split,
-        size=network.size,
-        channels=network.channels,
+        size=config.image_size or network.size,
+        channels=config.channels or network.channels,
     )
 
 
