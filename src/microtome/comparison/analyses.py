@@ -21,7 +21,7 @@ ROOMS: dict[str, tuple[str, str, str]] = {
     "similarity": ("similarity", "similarity_plots", "similarity"),
     "features": ("features", "feature_plots", "features"),
     "probes": ("probes", "probe_plots", "probes"),
-    "adaptation": ("adaptation", "adaptation_plots", "adaptation"),
+    "adaptation": ("adaptation", "adaptation_plots", ""),
 }
 
 

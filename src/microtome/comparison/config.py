@@ -5,6 +5,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
+from microtome.comparison.activation_config import ActivationConfig, SimilarityConfig
 from microtome.comparison.probe_config import ProbeConfig
 from microtome.comparison.weights_config import WeightsConfig
 from microtome.core.config import Config
@@ -85,6 +86,10 @@ class CompareConfig(Config):
     """Learning rate of the adaptation, the same for all arms."""
     support: Positive = 5
     """Images a class that the adaptation learns from; they are not looked at afterwards."""
+    adapt_head: Literal["fresh", "own", "centroid"] = "fresh"
+    """The last layer that adaptation starts from: zeros, the network's own, or the classes' mean features."""
+    adapt_episodes: Positive = 100
+    """Few-shot tasks that the accuracy after adaptation is measured on."""
     output_dir: Path = Path("model_analysis_results")
     """Where everything is written."""
     keep_activations: bool = False
@@ -100,6 +105,10 @@ class CompareConfig(Config):
 
     weights: WeightsConfig = WeightsConfig()
     """How weights are compared."""
+    activations: ActivationConfig = ActivationConfig()
+    """How activations are described."""
+    similarity: SimilarityConfig = SimilarityConfig()
+    """How representations are compared."""
     probes: ProbeConfig = ProbeConfig()
     """How probes are made."""
 

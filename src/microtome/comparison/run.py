@@ -144,7 +144,7 @@ class _Job:
             after = self._adapted(before, self.material.support, bar)
             more, adapted = self._stage(folder, after, bar)
             parts |= more
-            parts |= self._adaptation(folder, before, after, collected, adapted, bar)
+            parts |= self._adaptation(folder, before, collected, adapted, bar)
         return parts
 
     def _stage(self, folder: RunFolder, stage: _Stage, bar: Progress) -> tuple[dict[str, Part], Collected]:
@@ -204,29 +204,14 @@ class _Job:
         )
 
     def _adaptation(
-        self,
-        folder: RunFolder,
-        before: _Stage,
-        after: _Stage,
-        collected: Collected,
-        adapted: Collected,
-        bar: Progress,
+        self, folder: RunFolder, stage: _Stage, before: Collected, after: Collected, bar: Progress
     ) -> dict[str, Part]:
         from microtome.comparison.adaptation import analyse_adaptation
 
         part = load_part(folder, "adaptation")
         if part is None:
-            arms = [
-                (a, b)
-                for a, b in zip(
-                    (*before.arms, *_unique(before.floors)),
-                    (*after.arms, *_unique(after.floors)),
-                    strict=True,
-                )
-            ]
-            part = analyse_adaptation(
-                arms, collected, adapted, self.images, self.layers, self.config, self.device
-            )
+            arms = Arms(stage.arms, stage.floors, self.layers)
+            part = analyse_adaptation(arms, before, after, self.images, self.config)
             save_part(folder, part, "adaptation")
             _save_pictures(folder, "adaptation", part)
         self._advance(bar)
