@@ -112,7 +112,7 @@ def _similarity(
 
 
 def _accuracies(arms: Sequence[Arm], images: LabelledImages, config: CompareConfig) -> dict[str, np.ndarray]:
-    """Few-shot accuracy of every network on the same episodes, ``[seeds, episodes]``; none when images are few."""
+    """Few-shot accuracy of every network on the same episodes, ``[seeds, episodes]``; none for few images."""
     name, labels = next(iter(images.labels.items()))
     counts = np.bincount(labels.values)
     counts = counts[counts > 0]
