@@ -3,15 +3,16 @@
 import math
 import re
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from microtome.core.errors import bad_value
 
-Norm = Literal["batch_statistics", "batch", "none"]
+NORMS = ("batch_statistics", "batch", "none")
 
 
 class FewShotConvNet(nn.Module):
@@ -29,14 +30,14 @@ class FewShotConvNet(nn.Module):
         in_channels: int = 1,
         image_size: int = 28,
         n_classes: int = 5,
-        norm: Norm = "batch_statistics",
+        norm: str = "batch_statistics",
     ) -> None:
         super().__init__()
         sizes = {"channels": channels, "blocks": blocks, "in_channels": in_channels}
         for field, value in (sizes | {"image_size": image_size, "n_classes": n_classes}).items():
             if value < 1:
                 raise bad_value(field, value, "too small", "use 1 or more")
-        if norm not in ("batch_statistics", "batch", "none"):
+        if norm not in NORMS:
             raise bad_value("norm", norm, "unknown", "use batch_statistics, batch or none")
         self.n_classes = n_classes
         ins = (in_channels, *[channels] * (blocks - 1))
@@ -61,10 +62,10 @@ class _HalvingPool(nn.MaxPool2d):
         super().__init__(2)
 
     def forward(self, input: Tensor) -> Tensor:  # torch's name
-        return input if min(input.shape[-2:]) < 2 else super().forward(input)
+        return input if min(input.shape[-2:]) < 2 else F.max_pool2d(input, 2)
 
 
-def _block(d_in: int, d_out: int, norm: Norm) -> nn.Sequential:
+def _block(d_in: int, d_out: int, norm: str) -> nn.Sequential:
     block = nn.Sequential()
     block.add_module("conv", nn.Conv2d(d_in, d_out, 3, padding=1))
     if norm != "none":

@@ -1,9 +1,11 @@
 """Layers that take their sizes from the first input (``nn.LazyLinear``), given by a checkpoint."""
 
 from collections.abc import Mapping
+from typing import Any
 
 from torch import Tensor, nn
 from torch.nn.modules.lazy import LazyModuleMixin
+from torch.nn.parameter import is_lazy
 
 
 def make_definite(module: nn.Module, like: Mapping[str, Tensor]) -> None:
@@ -14,7 +16,7 @@ def make_definite(module: nn.Module, like: Mapping[str, Tensor]) -> None:
     for name, part in module.named_modules():
         prefix = f"{name}." if name else ""
         own = {**dict(part.named_parameters(recurse=False)), **dict(part.named_buffers(recurse=False))}
-        lazy = {key: v for key, v in own.items() if isinstance(v, nn.parameter.UninitializedTensorMixin)}
+        lazy = {key: v for key, v in own.items() if is_lazy(v)}
         if not isinstance(part, LazyModuleMixin) or any(prefix + key not in like for key in lazy):
             continue
         for key, value in lazy.items():
@@ -22,15 +24,15 @@ def make_definite(module: nn.Module, like: Mapping[str, Tensor]) -> None:
         _become_ordinary(part, like[f"{prefix}weight"].shape if f"{prefix}weight" in like else ())
 
 
-def _become_ordinary(part: nn.Module, shape: tuple[int, ...]) -> None:
+def _become_ordinary(part: Any, shape: tuple[int, ...]) -> None:
     """What torch does after the first input: the ordinary class, no hooks, its own sizes set."""
     if hasattr(part, "in_features"):
-        part.in_features = shape[1]  # pyright: ignore[reportAttributeAccessIssue]
+        part.in_features = shape[1]
     elif hasattr(part, "in_channels"):
         transposed = getattr(part, "transposed", False)
-        part.in_channels = shape[0] if transposed else shape[1] * int(part.groups)  # pyright: ignore
+        part.in_channels = shape[0] if transposed else shape[1] * int(part.groups)
     elif hasattr(part, "num_features"):
-        part.num_features = shape[0]  # pyright: ignore[reportAttributeAccessIssue]
+        part.num_features = shape[0]
     for hook in ("_initialize_hook", "_load_hook"):
         if hasattr(part, hook):
             getattr(part, hook).remove()
@@ -38,4 +40,4 @@ def _become_ordinary(part: nn.Module, shape: tuple[int, ...]) -> None:
     become = getattr(part, "cls_to_become", None)
     if become is not None:
         part.__class__ = become
-    part.reset_parameters()  # pyright: ignore[reportCallIssue]
+    part.reset_parameters()

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from microtome.core.device import say
 from microtome.core.errors import CannotLoad, MicrotomeError
 from microtome.core.hub import hub_answers, need, without_bars
 
@@ -47,13 +48,18 @@ def load_vision_model(where: str) -> tuple[VisionModel, dict[str, Any]]:
         with without_bars():
             config = transformers.AutoConfig.from_pretrained(where, **local)
             kind = _auto_class(config)
-            model = getattr(transformers, kind).from_pretrained(where, **local)
+            model, told = getattr(transformers, kind).from_pretrained(
+                where, output_loading_info=True, **local
+            )
     except MicrotomeError:
         raise
     except Exception as error:
         line = " ".join(str(error).split())[:240]
         away = "" if Path(where).is_dir() or hub_answers() else " (the hub cannot be reached)"
         raise CannotLoad(f"{where}: cannot be loaded as a vision model{away}: {line}") from error
+    missing = sorted(told.get("missing_keys", ()))
+    if missing:
+        say(f"{where}: {len(missing)} weights are not in the checkpoint and random, such as {missing[0]}")
     if not any(hasattr(config, name) for name in ("num_channels", "image_size", "num_input_channels")):
         raise CannotLoad(f"{where}: a {config.model_type} model, which takes no images; give a vision model")
     channels, size, mean, std = _input_of(where, config, local)

@@ -66,10 +66,8 @@ def _episodes(
             places += [(f, part, e, i) for e, i in np.ndindex(*labels.shape)]
             values += labels.ravel().tolist()
     order = sorted(
-        range(len(places)), key=lambda k: (places[k][0], places[k][2], -_PARTS.index(places[k][1]))
-    )
-    order = sorted(
-        order, key=lambda k: (places[k][0], places[k][2], _PARTS.index(places[k][1]), places[k][3])
+        range(len(places)),
+        key=lambda k: (places[k][0], places[k][2], _PARTS.index(places[k][1]), places[k][3]),
     )
     same = encode([values[k] for k in order])
     tasks = encode([_task_of(paths[places[k][0]]) for k in order])
