@@ -260,7 +260,8 @@ def _from_description(weights: Path, folder: Path) -> ImageNetwork:
     module = build_seeded(architecture, 0)
     load_weights(module, read_safetensors(weights)[0], weights)
     network = _network(module, folder.name, architecture, weights)
-    known = {key: said[key] for key in ("channels", "size", "mean", "std") if said.get(key) is not None}
+    kinds = {"channels": int, "size": int, "mean": float, "std": float}
+    known = {key: kind(said[key]) for key, kind in kinds.items() if said.get(key) is not None}
     return replace(network, **known)
 
 

@@ -1,5 +1,6 @@
 """Images and labels as named arrays: ``.npz`` files, and HDF5 files that hold no episodes."""
 
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -29,7 +30,8 @@ def open_npz(
     except CannotLoad:
         raise
     except Exception as error:
-        why = "holds objects, which need pickle" if "pickle" in str(error) else "truncated or not an npz file"
+        objects = "pickle" in str(error) and zipfile.is_zipfile(path)
+        why = "holds objects, which need pickle" if objects else "truncated or not an npz file"
         raise CannotLoad(f"{path}: {why}; save plain arrays with numpy.savez") from None
     return from_arrays(arrays, split, size, channels, limit, str(path))
 
