@@ -32,9 +32,10 @@ class WeightPair:
 
 @dataclass(frozen=True)
 class AlignmentProblem:
-    """Which units of b may be renumbered. ``sizes``: units of every group of b; ``free``: those matched to a's.
+    """Which units of b may be renumbered.
 
-    ``remarks`` names the layers whose outputs stay as they are.
+    ``sizes``: units of every group of b; ``free``: groups matched to one of a's; ``stay``: layers whose
+    outputs stay as they are.
     """
 
     pairs: tuple[WeightPair, ...]
@@ -116,7 +117,7 @@ class Aligner:
         return [self._cosine(i) for i in range(len(self.a))]
 
     def _cosine(self, i: int) -> float:
-        """From the gains of an axis, where they are known for the present numbering, else from the weights."""
+        """From the gains of an axis that are known for the present numbering, else from the weights."""
         axes = self.problem.pairs[i].axes
         for d, axis in enumerate(axes):
             kept = self._gains.get((i, d))
@@ -197,7 +198,7 @@ def unfolded(weight: Tensor, d: int, axis: UnitAxis, size: int) -> Tensor:
 
 
 def permuted(weight: Tensor, axes: Sequence[UnitAxis | None], permutations: Sequence[Permutation]) -> Tensor:
-    """The weight with unit ``p[i]`` of every group in the place of unit ``i``; the same tensor if none moves."""
+    """The weight with unit ``p[i]`` of every group in the place of unit ``i``; the same if none moves."""
     for d, axis in enumerate(axes):
         if axis is None:
             continue

@@ -115,7 +115,7 @@ def draw_data(
             f"pictures of the weights of {len(chosen)} of {len(labels)} layers; tables hold all"
         )
     floor = arms.floors[arms.given[0].name]
-    for label in (labels[i] for i in chosen):
+    for label in [str(labels[i]) for i in chosen]:
         weights = {
             arm.name: dict(arm.networks[0].module.named_parameters(remove_duplicate=False))[
                 names[arm.name][label]

@@ -52,10 +52,10 @@ class Filters:
 
 @dataclass(frozen=True)
 class PairOfLayers:
-    """``distance`` is ``|a - b|`` over the root mean square of ``|a|`` and ``|b|``: 0 identical, 1.41 unrelated.
+    """``distance`` is ``|a - b|`` over the root mean square of both norms: 0 identical, 1.41 unrelated.
 
-    ``overlap`` is the mean squared cosine of the principal angles ``angles`` (their cosines) between the first
-    principal components of the filters, after renumbering.
+    ``overlap`` is the mean square of ``angles``: cosines of the principal angles between the first principal
+    components of the filters, after renumbering.
     """
 
     cosine: float
@@ -70,7 +70,7 @@ class PairOfLayers:
 
 @dataclass(frozen=True)
 class Pair:
-    """Two networks. ``permutations`` are those of b's units; ``stay`` are layers that cannot be renumbered."""
+    """Two networks. ``permutations`` are of b's units; ``stay`` are layers that cannot be renumbered."""
 
     layers: dict[str, PairOfLayers]
     permutations: list[Permutation]

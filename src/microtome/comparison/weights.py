@@ -5,7 +5,6 @@ from typing import Literal
 
 import numpy as np
 import torch
-from scipy import stats
 from torch import Tensor, nn
 
 from microtome.comparison.activations import Activations
@@ -13,16 +12,23 @@ from microtome.comparison.arms import Arm, Arms
 from microtome.comparison.barrier import Barrier, barriers, path_images
 from microtome.comparison.part import Claim, Part, Row
 from microtome.comparison.permutation_symmetry import Symmetry, find_symmetry
-from microtome.comparison.statistics import Measured, difference_claims
 from microtome.comparison.weight_alignment import renumbered
+from microtome.comparison.weight_claims import (
+    ANALYSIS,
+    beyond,
+    interval,
+    interval_note,
+    mean,
+    rank_claims,
+    sharing_claims,
+    values_of,
+)
 from microtome.comparison.weight_measures import NUMBERS, LayerNumbers, change_from, draw_data, measure
 from microtome.comparison.weight_pairs import Filters, Numbered, Pair, compare_pair
 from microtome.comparison.weights_config import WeightsConfig
 from microtome.data.labelled_images import LabelledImages
 from microtome.targets.image_network import ImageNetwork
 
-ANALYSIS = "weights"
-ENOUGH = 3  # untrained networks, or pairs with them, whose spread says something
 PAIRS = ("cosine", "aligned", "distance", "aligned_distance", "overlap")
 WORDS = {
     "cosine": "cosine",
@@ -68,7 +74,7 @@ class _Analysis:
         for a, b in arms.pairs:
             progress(f"weights: {a.name} beside {b.name}")
             self._pair(a, b)
-        self._claims()
+            self.part.claims += self._rank_claims(a, b)
         numbers = self.numbers | self.floor_numbers
         draw_data(self.part, self.arms, self.labels, self.names, self.filters, numbers, settings)
 
@@ -130,20 +136,20 @@ class _Analysis:
                         arm=arm.name,
                         low=low,
                         high=high,
-                        floor=_mean(own),
+                        floor=mean(own),
                         seeds=len(values),
-                        note=_interval_note(values, own),
+                        note=interval_note(values, own),
                     )
 
     def _initial_rows(self) -> None:
-        """How far each layer moved from its own initialisation; what that is for unrelated weights beside it."""
+        """How far each layer moved from its own initialisation, beside the distance of unrelated weights."""
         for arm in self.arms.given:
             known = [
                 (trained, first) for trained, first in zip(arm.networks, arm.initial, strict=False) if first
             ]
             if not known:
                 self.part.remarks.append(
-                    f"{arm.name}: its own initialisation is not known, so how far its weights moved is not either"
+                    f"{arm.name}: its own initialisation is not known, nor then how far its weights moved"
                 )
                 continue
             floor = self._few(arm)[0]
@@ -195,7 +201,7 @@ class _Analysis:
         ]
         self._say_what_stays(a, b, given[0])
         self._pair_rows(a, b, given, floor, ceiling)
-        self._sharing_claims(a, b, given, floor)
+        self.part.claims += sharing_claims(a, b, given, floor)
         self._barriers(a, b, given[0])
 
     def _compare(
@@ -237,7 +243,7 @@ class _Analysis:
         fewest = min(len(a.networks), len(b.networks))
         for label in given[0].layers:
             for statistic in PAIRS:
-                values, own, top = (_of(pairs, label, statistic) for pairs in (given, floor, ceiling))
+                values, own, top = (values_of(pairs, label, statistic) for pairs in (given, floor, ceiling))
                 if not values:
                     continue
                 low, high = interval(values if fewest > 1 else values[:1], own)
@@ -249,8 +255,8 @@ class _Analysis:
                     other=b.name,
                     low=low,
                     high=high,
-                    floor=_mean(own),
-                    ceiling=_mean(top),
+                    floor=mean(own),
+                    ceiling=mean(top),
                     seeds=fewest,
                     p=beyond(values, own) if own and statistic in ("cosine", "aligned", "overlap") else None,
                     note="p: as alike as with an untrained network"
@@ -309,6 +315,12 @@ class _Analysis:
                     [low[place].points, low[place].rise]
                 )
 
+    def _rank_claims(self, a: Arm, b: Arm) -> list[Claim]:
+        weights = _tensors(a.networks[0].module)
+        widths = {label: len(weights[self.names[a.name][label]]) for label in self.labels}
+        floors = (self.arms.floors[a.name].name, self.arms.floors[b.name].name)
+        return rank_claims(a, b, self.numbers | self.floor_numbers, floors, widths)
+
     def _compare_plainly(self, owner: str, one: ImageNetwork, other: ImageNetwork) -> Pair:
         return compare_pair(self._numbered(owner, one), self._numbered(owner, other), self.settings.sweeps)
 
@@ -318,77 +330,6 @@ class _Analysis:
         a, b = first.module.state_dict(), last.module.state_dict()
         ends = [b, renumbered(b, self.symmetries[owner], pair.permutations)]
         return barriers(first, a, ends, self.images, rows, self.settings.barrier_points)
-
-    # -- claims --------------------------------------------------------------------------------------------
-
-    def _sharing_claims(self, a: Arm, b: Arm, given: list[Pair], floor: list[Pair]) -> None:
-        """Which layers have less (or more) in common than the others of the same two networks.
-
-        What is in common is ``(aligned cosine - floor) / (1 - floor)``: 0 as with an untrained network, 1 the
-        same weights. Its noise is the spread of the floor, whose networks share nothing.
-        """
-        labels = list(given[0].layers)
-        if len(floor) < ENOUGH or len(labels) < 3:
-            return
-        values = np.array([np.mean(_of(given, label, "aligned")) for label in labels])
-        own = np.array([_of(floor, label, "aligned") for label in labels])
-        room = np.maximum(1 - own.mean(1), 1e-6)
-        shared, error = (values - own.mean(1)) / room, own.std(1, ddof=1) / room
-        n = own.shape[1]
-        for i, label in enumerate(labels):
-            others = [j for j in range(len(labels)) if j != i]
-            middle = float(np.median(shared[others]))
-            noise = (
-                (error[i] ** 2 + np.pi / 2 * np.mean(error[others] ** 2) / len(others)) * (1 + 1 / n)
-            ) ** 0.5
-            noise = max(noise, 1e-9)
-            effect, reach = float(shared[i] - middle), stats.t.ppf(0.975, n - 1) * noise
-            self.part.claims.append(
-                Claim(
-                    ANALYSIS,
-                    f"what the weights of {label} have in common, set against their other layers",
-                    a.name,
-                    b.name,
-                    effect,
-                    effect - reach,
-                    effect + reach,
-                    float(2 * stats.t.sf(abs(effect) / noise, n - 1)),
-                    0,
-                    (len(a.networks), len(b.networks)),
-                    f"{shared[i]:.2f} in common here, {middle:.2f} in the other layers; 0 is what an untrained"
-                    f" network has in common, 1 the same weights",
-                    layer=label,
-                )
-            )
-
-    def _claims(self) -> None:
-        """Differences of the effective rank, against the spread of seeds."""
-        for a, b in self.arms.pairs:
-            measured = []
-            for label in self.labels:
-                ranks = [
-                    np.array([one[label].effective_rank for one in found])
-                    for found in (
-                        self.numbers[a.name],
-                        self.numbers[b.name],
-                        self.floor_numbers[self.arms.floors[a.name].name],
-                        self.floor_numbers[self.arms.floors[b.name].name],
-                    )
-                ]
-                measured.append(
-                    Measured(
-                        f"the effective rank of the weights of {label}",
-                        label,
-                        ranks[0][:, None],
-                        ranks[1][:, None],
-                        ranks[2],
-                        ranks[3],
-                        unit="directions",
-                        scale="log",
-                        width=len(_tensors(a.networks[0].module)[self.names[a.name][label]]),
-                    )
-                )
-            self.part.claims += difference_claims(ANALYSIS, a.name, b.name, measured)
 
     def _row(self, statistic: str, value: float, **columns: object) -> None:
         self.part.rows.append(Row(ANALYSIS, statistic, value, **columns))  # pyright: ignore[reportArgumentType]
@@ -411,38 +352,3 @@ def _together(a: Sequence[ImageNetwork], b: Sequence[ImageNetwork]) -> list:
 def _within(networks: Sequence[ImageNetwork]) -> list:
     """Neighbouring seeds of one arm, at most three pairs."""
     return [((i, networks[i]), (i + 1, networks[i + 1])) for i in range(min(3, len(networks) - 1))]
-
-
-def _of(pairs: Sequence[Pair], label: str, statistic: str) -> list[float]:
-    values = [getattr(pair.layers[label], statistic) for pair in pairs]
-    return [value for value in values if np.isfinite(value)]
-
-
-def _mean(values: Sequence[float]) -> float | None:
-    return float(np.mean(values)) if len(values) else None
-
-
-def interval(values: Sequence[float], floor: Sequence[float]) -> tuple[float | None, float | None]:
-    """95 % interval of the mean over seeds; of a single seed, from the spread of untrained networks."""
-    source = values if len(values) > 1 else floor
-    if len(source) < (2 if len(values) > 1 else ENOUGH):
-        return None, None
-    reach = stats.t.ppf(0.975, len(source) - 1) * float(np.std(source, ddof=1)) / len(values) ** 0.5
-    middle = float(np.mean(values))
-    return middle - reach, middle + reach
-
-
-def _interval_note(values: Sequence[float], floor: Sequence[float]) -> str:
-    if len(values) > 1:
-        return "interval over seeds"
-    return "interval from the spread of untrained networks" if len(floor) >= ENOUGH else ""
-
-
-def beyond(values: Sequence[float], floor: Sequence[float]) -> float | None:
-    """Two-sided p-value of the mean being one of the floor's, by the t distribution of its spread."""
-    if len(floor) < ENOUGH:
-        return None
-    spread = float(np.std(floor, ddof=1)) * (1 / len(values) + 1 / len(floor)) ** 0.5
-    if spread == 0:
-        return 1.0 if float(np.mean(values)) == float(np.mean(floor)) else 0.0
-    return float(2 * stats.t.sf(abs(float(np.mean(values)) - float(np.mean(floor))) / spread, len(floor) - 1))

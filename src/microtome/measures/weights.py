@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import scipy.linalg
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -15,9 +14,9 @@ ALL_AT_ONCE = 512  # up to this size every eigenvector is found, beyond it only 
 class WeightDistribution:
     """Moments and sparsity of the entries of a weight.
 
-    ``kurtosis`` is 3 for a normal distribution, 1.8 for a uniform one. ``small`` is the share of entries below
-    a given absolute value; ``hoyer`` is ``(sqrt n - |w|_1 / |w|_2) / (sqrt n - 1)``: 0 where all are equally
-    large, 1 where a single one is not 0 (Hoyer 2004), whatever the scale.
+    ``kurtosis`` is 3 for a normal distribution, 1.8 for a uniform one. ``small`` is the share of entries
+    below a given absolute value; ``hoyer`` is ``(sqrt n - |w|_1 / |w|_2) / (sqrt n - 1)``: 0 where all are
+    equally large, 1 where a single one is not 0 (Hoyer 2004), whatever the scale.
     """
 
     norm: float
@@ -54,7 +53,7 @@ def smoothed(
 ) -> Float[np.ndarray, " bins"]:
     """A density at the middle of the bins: a Gaussian kernel estimate with Scott's bandwidth, from counts.
 
-    Fine bins in place of the values themselves: the same curve at a cost that does not grow with their number.
+    From fine bins: the curve of the values themselves, at a cost that does not grow with their number.
     """
     total, step = counts.sum(), edges[1] - edges[0]
     if total == 0:
@@ -90,7 +89,7 @@ def centred_gram(gram: Float[np.ndarray, "n m"]) -> Float[np.ndarray, "n m"]:
 class Principal:
     """The first principal components of some filters, from their centred inner products.
 
-    ``vectors [n, k]`` have length 1; scores are ``vectors * sizes``, and ``ratio`` the shares of the variance.
+    ``vectors [n, k]`` have length 1; scores are ``vectors * sizes``; ``ratio`` are shares of the variance.
     """
 
     vectors: Float[np.ndarray, "n k"]
