@@ -59,9 +59,8 @@ def train_few_shot(
         with progress("adapting to new classes", total, enabled=show_progress) as bar:
             curves = measure_few_shot(networks, images, config, bar.update)
         rows = accuracy_rows(curves)
-        for curve in curves:
-            label = f"{curve.network}_{curve.head}_{curve.shots}_shots"
-            folder.save_arrays(f"accuracies_{label}", {"accuracy": curve.values, "steps": curve.steps})
+        named = {f"{each.network}_{each.head}_{each.shots}": each.values for each in curves}
+        folder.save_arrays("accuracies", named)
         _draw(run, config, rows)
         folder.finish(_summary(config, images, rows, folder))
     return folder

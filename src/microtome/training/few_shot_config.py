@@ -125,6 +125,8 @@ class FewShotTrainConfig(RunSettings):
     """Gradient steps after which accuracy is measured at the end, rising."""
     adapt_lr: PositiveFloat = 0.1
     """Learning rate of these steps from a fresh head; a meta-learned one takes inner_lr."""
+    print_freq: PositiveInt = 20
+    """Steps between two lines of ``metrics.jsonl``."""
     device: str = "cpu"
     """cpu, cuda, mps, or auto (cuda where there is one)."""
 

@@ -10,7 +10,7 @@ from microtome.plotting.style import FAINT, PALETTE, light_grid, panels, styled
 
 # Head -> colour and words.
 HEADS = {
-    "own": (PALETTE[0], "its own head"),
+    "own": (PALETTE[0], "own head"),
     "fresh": (PALETTE[1], "fresh head"),
     "centroid": (PALETTE[2], "class centroids"),
 }
@@ -44,7 +44,7 @@ def adaptation(rows: Sequence[Mapping[str, Any]], ways: int) -> Figure:
         ax.axhline(1 / ways, color=FAINT, lw=1, ls=(0, (4, 3)), label="chance")
         for head, (colour, words) in HEADS.items():
             own = [row for row in rows if row["shots"] == count and row["head"] == head]
-            _curve(ax, own, "trained", colour, "-", words)
+            _curve(ax, own, "trained", colour, "-", f"trained, {words}")
             _curve(ax, own, "untrained", colour, ":", f"untrained, {words}", skip=head == "own")
         ax.set(title=f"{count} image{'s' * (count > 1)} a class", xlabel="gradient steps")
         light_grid(ax)

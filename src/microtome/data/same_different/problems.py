@@ -61,21 +61,23 @@ def centre_or_border(rng: Generator, holds: bool) -> Scene:
     """2: a small shape in a large one, at its centre or by its border."""
     outer = radial_profile(rng)
     large = rng.uniform(0.38, 0.46)
-    small = large * outer.min() * 0.33
-    direction = int(rng.integers(len(outer)))
-    angle = 2 * np.pi * direction / len(outer)
-    reach = 0.0 if holds else _reach_inside(outer, angle, small / large) * large
+    small = outer.min() * 0.33 * contour(radial_profile(rng))
+    angle = rng.uniform(0, 2 * np.pi)
+    reach = 0.0 if holds else _reach_inside(outer, angle, small)
     centre = apart(rng, [large], 0.01)[0]
-    offset = reach * np.array([np.cos(angle), np.sin(angle)])
-    return [large * contour(outer) + centre, small * contour(radial_profile(rng)) + centre + offset]
+    return [large * contour(outer) + centre, large * (small + reach * _towards(angle)) + centre]
 
 
-def _reach_inside(outer: np.ndarray, angle: float, small: float) -> float:
-    """How far a disc goes from the centre towards ``angle`` and stays inside the curve, a little off it."""
-    circle = np.stack([np.cos(t := np.linspace(0, 2 * np.pi, 24)), np.sin(t)], axis=1) * small * 1.25
-    step = np.array([np.cos(angle), np.sin(angle)])
+def _towards(angle: float) -> np.ndarray:
+    return np.array([np.cos(angle), np.sin(angle)])
+
+
+def _reach_inside(outer: np.ndarray, angle: float, small: Contour) -> float:
+    """How far a curve goes from the centre towards ``angle`` and stays inside ``outer``, a little off it."""
+    radii = np.linalg.norm(small, axis=1, keepdims=True)
+    wider = small * (1 + 0.25 * radii.max() / radii)
     reaches = np.linspace(0, 1, 41)
-    fits = [bool(inside(circle + reach * step, outer).all()) for reach in reaches]
+    fits = [bool(inside(wider + reach * _towards(angle), outer).all()) for reach in reaches]
     return float(reaches[max(fits.index(False) - 1, 0)])
 
 
@@ -97,7 +99,7 @@ def _chain(rng: Generator, n: int) -> Scene:
         for before, after in pairwise(profiles):
             heading += rng.uniform(-0.7, 0.7)
             distance = touching_distance(before, after, heading)
-            places.append(places[-1] + distance * np.array([np.cos(heading), np.sin(heading)]))
+            places.append(places[-1] + distance * _towards(heading))
         curves = [contour(profile) + place for profile, place in zip(profiles, places, strict=True)]
         if n < 3 or not inside(curves[0] - places[2], profiles[2]).any():
             middle = (np.concatenate(curves).max(0) + np.concatenate(curves).min(0)) / 2
@@ -111,15 +113,15 @@ def inside_or_outside(rng: Generator, holds: bool) -> Scene:
 
 def _nested(rng: Generator, outer: np.ndarray, inner: np.ndarray, within: bool) -> Scene:
     """A small curve inside a large one, or beside it; sizes do not tell which."""
-    large = rng.uniform(0.24, 0.3)
-    small = large * outer.min() * rng.uniform(0.5, 0.75)
+    large, share = rng.uniform(0.24, 0.3), outer.min() * rng.uniform(0.5, 0.75)
+    small = share * contour(inner)
     if not within:
-        return _placed([contour(outer), contour(inner)], [large, small], apart(rng, [large, small]))
+        radii = [large, large * share]
+        return _placed([contour(outer), contour(inner)], radii, apart(rng, radii))
     centre = apart(rng, [large])[0]
     angle = rng.uniform(0, 2 * np.pi)
-    reach = rng.uniform(0, 1) * _reach_inside(outer, angle, small / large) * large
-    offset = reach * np.array([np.cos(angle), np.sin(angle)])
-    return [large * contour(outer) + centre, small * contour(inner) + centre + offset]
+    reach = rng.uniform(0, 1) * _reach_inside(outer, angle, small)
+    return [large * contour(outer) + centre, large * (small + reach * _towards(angle)) + centre]
 
 
 def two_pairs(rng: Generator, holds: bool) -> Scene:
@@ -156,8 +158,7 @@ def in_contact(rng: Generator, holds: bool) -> Scene:
     distance = touching_distance(large, share * small, heading)
     if not holds:
         distance += rng.uniform(0.25, 0.9)
-    offset = distance * np.array([np.cos(heading), np.sin(heading)])
-    curves = [contour(large), share * contour(small) + offset]
+    curves = [contour(large), share * contour(small) + distance * _towards(heading)]
     return _anywhere(rng, [radius * curve for curve in curves])
 
 
@@ -230,18 +231,17 @@ def same_side(rng: Generator, holds: bool) -> Scene:
     """23: two small shapes on the same side of a large one's line, both inside or both outside, or not."""
     outer = radial_profile(rng)
     large = rng.uniform(0.27, 0.31)
-    small = large * outer.min() * 0.36
+    share = outer.min() * 0.36
     within = (2 if rng.random() < 0.5 else 0) if holds else 1
-    radii = [large] + [small] * (2 - within)
+    radii = [large] + [large * share] * (2 - within)
     centres = apart(rng, radii)
     scene = _placed([contour(outer)] + [contour(radial_profile(rng)) for _ in radii[1:]], radii, centres)
     angle = rng.uniform(0, 2 * np.pi)
     for k in range(within):  # opposite each other, so that two have room
-        towards = angle + k * np.pi
-        room = _reach_inside(outer, towards, small / large) * large
-        reach = max(rng.uniform(0.6, 1) * room, min(room, small * 1.3))
-        offset = reach * np.array([np.cos(towards), np.sin(towards)])
-        scene.append(small * contour(radial_profile(rng)) + centres[0] + offset)
+        towards, curve = angle + k * np.pi, share * contour(radial_profile(rng))
+        room = _reach_inside(outer, towards, curve)
+        reach = max(rng.uniform(0.6, 1) * room, min(room, share * 1.3))
+        scene.append(large * (curve + reach * _towards(towards)) + centres[0])
     return scene
 
 
