@@ -1,0 +1,149 @@
+"""Which states of the network are kept: a short memory of recent ones, and those around a change for good."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from torch import Tensor
+
+from microtome.dynamics.online import OnlineShifts
+from microtome.dynamics.when import log2
+
+State = dict[str, Tensor]
+Write = Callable[[int, State, str], None]
+
+RECENT = 4  # states of the last records, each kept; older ones ever sparser
+RING_BYTES = 1 << 30
+DISK_BYTES = 8 << 30
+MOST_CHANGES = 64
+APART = 8  # steps between two states in memory, where every step is measured
+SLOW = 0.05  # weight of one record in the usual size of a series' increments
+
+
+@dataclass
+class Held:
+    """A state in memory, with the watched values at its step."""
+
+    index: int
+    step: int
+    state: State
+    values: np.ndarray
+    written: bool = False
+
+
+class Ring:
+    """Recent states: the last few records all, then ever fewer the further back, so that it stays short.
+
+    Of the records that lie 4 to 8 back every second is kept, of those 8 to 16 back every fourth, and so on:
+    before any change, slow or fast, there is a state not much further away than the change is long.
+    """
+
+    def __init__(self, most_bytes: int = RING_BYTES) -> None:
+        self.most_bytes = most_bytes
+        self.held: list[Held] = []
+        self._count = 0
+
+    def add(self, step: int, state: State, values: np.ndarray) -> Held:
+        """Take a state in, and drop those that are no longer needed."""
+        newest = Held(self._count, step, state, values)
+        self._count += 1
+        self.held = [old for old in self.held if self._stays(old)] + [newest]
+        most = max(2, self.most_bytes // max(1, size_of(state)))
+        self.held = self.held[-most:]
+        return newest
+
+    def before(self, step: int) -> Held | None:
+        """The last state strictly before ``step``."""
+        return next((held for held in reversed(self.held) if held.step < step), None)
+
+    def after(self, step: int) -> Held | None:
+        """The first state at or after ``step``."""
+        return next((held for held in self.held if held.step >= step), None)
+
+    def _stays(self, old: Held) -> bool:
+        age = self._count - 1 - old.index
+        if age <= RECENT:
+            return True
+        spacing = 1 << ((age - 1) // RECENT).bit_length()
+        return old.index % spacing == 0
+
+
+class Keeper:
+    """Writes the states that tell a run's story without knowing it beforehand.
+
+    Log-spaced steps, always. Around a level shift, as soon as the online detector confirms it: the last state
+    before and the first after. Around a slow change: whenever a watched value has moved by one unit since the
+    last such state (the recorder scales them), the last state before it moved, and the one now.
+    """
+
+    def __init__(self, n_series: int, write: Write, most_bytes: int = RING_BYTES) -> None:
+        self.ring, self.write = Ring(most_bytes), write
+        self.shifts = OnlineShifts(n_series)
+        self.regular = log2()
+        self._level: np.ndarray | None = None
+        self._usual = np.zeros(n_series)
+        self._previous: np.ndarray | None = None
+        self._threshold = np.ones(n_series)
+        self._changes = 0
+
+    def observe(self, step: int, values: np.ndarray, state: Callable[[], State]) -> None:
+        """One record: the watched values ``[n_series]`` (NaN where there is none) and how to get the state."""
+        confirmed = self.shifts.update(step, values)
+        moved = self._moved_by(values)
+        regular = self.regular(step)
+        newest = self.ring.held[-1].step if self.ring.held else -APART
+        if regular or moved is not None or step - newest >= APART or step < newest:
+            now = self.ring.add(step, state(), values)
+            if regular:
+                self._write(now, "log-spaced")
+            if moved is not None:
+                self._write_around(now, moved)
+        if confirmed.any():
+            for where in sorted({int(where) for where in self.shifts.where[confirmed]}):
+                self._write(self.ring.before(where), "before jump")
+                self._write(self.ring.after(where), "after jump")
+
+    def last(self, step: int, state: Callable[[], State]) -> None:
+        """The end of the run."""
+        self.write(step, state(), "last")
+
+    def _moved_by(self, values: np.ndarray) -> np.ndarray | None:
+        """The series that have moved far from where they were at the last such state; None where none has."""
+        if self._level is None or self._previous is None:
+            self._level = self._previous = values
+            return None
+        # A series that is first seen now begins here.
+        self._level = np.where(np.isnan(self._level), values, self._level)
+        increments = np.nan_to_num(np.abs(values - self._previous))
+        self._previous = np.where(np.isnan(values), self._previous, values)
+        # Noise moves too: a movement is also several times the usual step from record to record.
+        self._threshold = np.maximum(1.0, 5 * self._usual)
+        self._usual += SLOW * (increments - self._usual)
+        moved = np.nan_to_num(np.abs(values - self._level)) >= self._threshold
+        return moved if moved.any() else None
+
+    def _write_around(self, now: Held, moved: np.ndarray) -> None:
+        assert self._level is not None
+        near = 0.25 * self._threshold[moved]
+        still = [held for held in self.ring.held[:-1] if np.all(self._distance(held)[moved] < near)]
+        self._level = np.where(np.isnan(now.values), self._level, now.values)
+        most = min(MOST_CHANGES, DISK_BYTES // max(1, size_of(now.state)))
+        if self._changes < most:
+            self._changes += self._write(still[-1] if still else None, "before change")
+            self._changes += self._write(now, "change")
+
+    def _distance(self, held: Held) -> np.ndarray:
+        assert self._level is not None
+        return np.nan_to_num(np.abs(held.values - self._level))
+
+    def _write(self, held: Held | None, why: str) -> bool:
+        if held is None or held.written:
+            return False
+        self.write(held.step, held.state, why)
+        held.written = True
+        return True
+
+
+def size_of(state: State) -> int:
+    """Bytes of all tensors."""
+    return sum(tensor.numel() * tensor.element_size() for tensor in state.values())

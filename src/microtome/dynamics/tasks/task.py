@@ -1,0 +1,22 @@
+"""What a built-in task is."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Task:
+    """A network and how to train it. The probe is held-out data.
+
+    ``loss()`` draws a batch and gives its loss; ``evaluate()`` gives the numbers that tell how it goes.
+    """
+
+    name: str
+    model: nn.Module
+    probe: Tensor
+    labels: Tensor
+    loss: Callable[[], Tensor]
+    evaluate: Callable[[], dict[str, float]]
+    betas: tuple[float, float] = (0.9, 0.999)
