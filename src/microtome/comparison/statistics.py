@@ -253,7 +253,7 @@ def permutation_p(value: float, null: Float[np.ndarray, " draws"], *, sides: int
     return float((1 + extreme.sum()) / (1 + len(null)))
 
 
-def seed_spread(*groups: Float[np.ndarray, " seeds"]) -> tuple[float, float]:
+def seed_spread(*groups: Float[np.ndarray, " _"]) -> tuple[float, float]:
     """Pooled variance within groups and its degrees of freedom (0 and 0 when no group has two)."""
     freedom = float(sum(max(len(group) - 1, 0) for group in groups))
     if not freedom:
