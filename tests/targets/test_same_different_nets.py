@@ -1,10 +1,13 @@
 """The six networks of the same-different studies."""
 
+import re
+
 import pytest
 import torch
 import torch.nn.functional as F
 
 from microtome.core.errors import MicrotomeError
+from microtome.targets.checkpoints import load_weights
 from microtome.targets.few_shot_convnet import FewShotConvNet, infer_few_shot
 from microtome.targets.same_different_nets import PLANS, SameDifferentNet, infer_same_different, map_side
 
@@ -115,9 +118,32 @@ def test_without_learned_rates_the_output_is_logits():
 def test_other_checkpoints_are_none_of_them():
     state = SameDifferentNet("conv2", **SMALL).state_dict()
     assert infer_same_different({"fc1.weight": torch.zeros(2, 2)}) is None
-    assert infer_same_different(state | {"conv3.weight": torch.zeros(1, 1, 1, 1)}) is None
-    assert infer_same_different(state | {"fc1.weight": torch.zeros(8, 7)}) is None
+    assert infer_same_different({"conv1.weight": torch.zeros(6, 3, 2, 2)}) is None
+    assert infer_same_different(state | {f"conv{i}.weight": torch.zeros(5, 3, 3, 3) for i in (1, 2)}) is None
     assert infer_few_shot(state) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "missing"),
+    [
+        ("conv2", "conv2.weight"),
+        ("conv2", "fc2.weight"),
+        ("conv2", "fc3.weight"),
+        ("conv2", "bn1.bias"),
+        ("conv6lr", "conv1.weight"),
+        ("conv6lr", "fc_layers.0.weight"),
+        ("conv6lr", "classifier.weight"),
+        ("conv6lr", "temperature"),
+    ],
+)
+def test_a_single_missing_weight_is_listed(name, missing):
+    made = SameDifferentNet(name)
+    state = {key: value for key, value in made.state_dict().items() if key != missing}
+    found = infer_same_different(state | {"more": torch.zeros(1)})
+    assert found is not None
+    again = SameDifferentNet(**{key: value for key, value in found.items() if key != "kind"})
+    with pytest.raises(MicrotomeError, match=f"misses {re.escape(missing)}; adds more;"):
+        load_weights(again, state | {"more": torch.zeros(1)}, "a.pt")
 
 
 def test_wrong_arguments_are_told():

@@ -151,46 +151,62 @@ def map_side(plan: Plan, image_size: int) -> int:
 
 
 def infer_same_different(state: Mapping[str, Tensor]) -> dict[str, Any] | None:
-    """The architecture that fits names and shapes of ``state``, or None when none of the six does."""
-    listed = "fc_layers.0.weight" in state
-    first = state.get("fc_layers.0.weight" if listed else "fc1.weight")
-    shapes = [tuple(state[f"conv{i}.weight"].shape) for i in range(1, 8) if f"conv{i}.weight" in state]
-    if first is None or not shapes or "classifier.weight" not in state or "bn1.weight" not in state:
-        return None
-    found = [(shape[0], shape[2]) for shape in shapes]
-    fits = (
-        name
+    """The architecture that names and shapes of ``state`` belong to, None when of none of the six.
+
+    Single weights may be missing or added: they are told when the weights are loaded.
+    """
+    listed = any(name.startswith("fc_layers.") for name in state)
+    shapes = {
+        int(match[1]): tuple(value.shape)
+        for name, value in state.items()
+        if (match := re.fullmatch(r"conv(\d+)\.weight", name)) and value.dim() == 4
+    }
+    fitting = {
+        name: sum(_fits(plan, i, shape) for i, shape in shapes.items())
+        - abs(len(plan.channels) - max(shapes))
         for name, plan in PLANS.items()
-        if plan.listed == listed and list(zip(plan.channels, plan.kernels, strict=True)) == found
-    )
-    name = next(fits, None)
-    if name is None:
+        if shapes and plan.listed == listed and any(_fits(plan, i, shape) for i, shape in shapes.items())
+    }
+    layers = _layers(state)
+    if not fitting or not layers:
         return None
-    plan = PLANS[name]
-    size = _image_size(plan, first.shape[1])
-    if size is None:
-        return None
-    pattern = r"fc_layers\.(\d+)\.weight" if listed else r"fc(\d+)\.weight"
-    layers = sorted((int(match[1]), key) for key in state if (match := re.fullmatch(pattern, key)))
+    name = max(fitting, key=lambda each: fitting[each])
+    plan, classes = PLANS[name], state.get("classifier.weight")
+    rates = any(key.startswith("lr_") for key in state)
+    widths = dict(enumerate(plan.widths)) | {i: shape[0] for i, shape in layers.items()}
     return {
         "kind": "same-different",
         "name": name,
-        "image_size": size,
-        "in_channels": shapes[0][1],
-        "n_classes": state["classifier.weight"].shape[0],
-        "widths": [state[key].shape[0] for _, key in layers],
-        "batch_statistics": "bn1.running_mean" not in state,
-        "learned_rates": "lr_classifier" in state,
-        "temperature": "temperature" in state,
+        "image_size": _image_size(plan, layers[0][1]) if 0 in layers else 128,
+        "in_channels": shapes[1][1] if 1 in shapes else 3,
+        "n_classes": classes.shape[0] if classes is not None and classes.dim() == 2 else 2,
+        "widths": [widths[i] for i in sorted(widths)],
+        "batch_statistics": not any(key.endswith(".running_mean") for key in state),
+        "learned_rates": rates,
+        "temperature": rates or "temperature" in state,
     }
+
+
+def _fits(plan: Plan, i: int, shape: tuple[int, ...]) -> bool:
+    """Whether convolution ``i`` (from 1) of the plan has kernels of this shape."""
+    return i <= len(plan.channels) and (shape[0], shape[2]) == (plan.channels[i - 1], plan.kernels[i - 1])
+
+
+def _layers(state: Mapping[str, Tensor]) -> dict[int, tuple[int, int]]:
+    """Outputs and inputs of the fully connected layers, by number from 0."""
+    found = {}
+    for name, value in state.items():
+        match = re.fullmatch(r"fc_layers\.(\d+)\.weight|fc([1-9]\d*)\.weight", name)
+        if match and value.dim() == 2:
+            found[int(match[1]) if match[1] is not None else int(match[2]) - 1] = tuple(value.shape)
+    return found
 
 
 _USUAL_SIZES = (128, 64, 256, 32, 96, 224, 28)
 
 
-def _image_size(plan: Plan, n_inputs: int) -> int | None:
+def _image_size(plan: Plan, n_inputs: int) -> int:
     """The size of images that gives the first layer ``n_inputs`` inputs: a usual one, else the least."""
     side = math.isqrt(n_inputs // plan.channels[-1])
-    if side * side * plan.channels[-1] != n_inputs:
-        return None
-    return next((size for size in (*_USUAL_SIZES, *range(1, 1025)) if map_side(plan, size) == side), None)
+    sizes = (size for size in (*_USUAL_SIZES, *range(1, 1025)) if map_side(plan, size) == side)
+    return next(sizes, 128)
