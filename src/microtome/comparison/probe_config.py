@@ -36,7 +36,7 @@ class ProbeConfig(Config):
     """Hidden units of the MLP."""
     mlp_dimensions: Positive = 64
     """Principal components of a layer that the MLP sees."""
-    mlp_steps: Positive = 120
+    mlp_steps: Positive = 200
     """Most gradient steps of the MLP; it stops when an inner split no longer improves."""
     mlp_lr: Annotated[float, Field(gt=0)] = 0.01
     """Learning rate of the MLP (Adam)."""

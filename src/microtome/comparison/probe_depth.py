@@ -34,7 +34,7 @@ def image_weights(n: int, replicates: int, seed: int) -> Float[np.ndarray, "B n"
 def first_layer(
     accuracy: Float[np.ndarray, "B layers"], chance: Float[np.ndarray, " layers"], share: float
 ) -> Float[np.ndarray, " B"]:
-    """First layer whose accuracy above chance reaches ``share`` of the best layer's; NaN where none has any."""
+    """First layer whose accuracy above chance reaches ``share`` of the best one's; NaN where none has any."""
     gain = accuracy - chance
     best = gain.max(1, keepdims=True)
     first = (gain >= share * best - 1e-12).argmax(1).astype(float)

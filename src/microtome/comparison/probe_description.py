@@ -1,6 +1,7 @@
 """Minimum description length: how short the labels become when probes may look at a layer."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -30,12 +31,11 @@ class OnlineCode:
         return self.bits[:, self.order].cumsum(1)
 
 
-def block_starts(n: int, n_classes: int) -> tuple[int, ...]:
+def block_starts(n: int) -> tuple[int, ...]:
     """Images known at the start of each block, doubling; the last number is ``n``."""
     starts = [min(max(FIRST_BLOCK, n // 64), n)]
     while starts[-1] < n:
         starts.append(min(2 * starts[-1], n))
-    del n_classes
     return tuple(starts)
 
 
@@ -55,7 +55,7 @@ def online_code(
     """
     n = len(x)
     order = np.random.default_rng(stream_seed(seed, "order of sending")).permutation(n)
-    starts = block_starts(n, n_classes)
+    starts = block_starts(n)
     x = x[torch.from_numpy(order)]
     per = len(shrinkages) * n_classes * max(max(x.shape), n // 2)
     block = max(1, AT_ONCE // per)
@@ -75,7 +75,7 @@ def _forecasts(
     grid = torch.tensor(shrinkages, dtype=torch.float64).expand(len(labels), -1)
     one_hot = torch.nn.functional.one_hot(labels, n_classes).to(x.dtype)
     found = []
-    for start, stop in zip(starts, starts[1:], strict=False):
+    for start, stop in pairwise(starts):
         known = eigen(x[:start])
         sums = one_hot[:, :start].mT @ x[:start]
         fitted = discriminants(known, sums, one_hot[:, :start].sum(1), grid, smoothing=1.0)

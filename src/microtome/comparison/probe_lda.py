@@ -55,7 +55,7 @@ def scores(
 
 @dataclass(frozen=True)
 class NestedProbe:
-    """Held-out results of linear probes: was each image named rightly, and which shrinkage each fold chose."""
+    """Held-out results: was each image named rightly, and which shrinkage did each fold choose."""
 
     correct: Bool[np.ndarray, "L n"]
     shrinkage: Float[np.ndarray, "L F"]

@@ -22,9 +22,9 @@ class MLPShape:
 
     hidden: int = 64
     dimensions: int = 64
-    steps: int = 120
+    steps: int = 200
     lr: float = 0.01
-    decay: float = 1e-2
+    decay: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -38,11 +38,9 @@ class MLPProbes:
 
 
 def mlp_inputs(x: Float[Tensor, "n r"], dimensions: int) -> Float[Tensor, "n p"]:
-    """The leading coordinates of a layer as a probe sees them: unit variance each, zeros where there is none."""
+    """The leading coordinates of a layer as a probe sees them: unit mean square, filled up with zeros."""
     kept = x[:, :dimensions]
-    scale = kept.square().mean(0).sqrt()
-    alive = scale > 1e-6 * scale.max().clamp_min(1e-30)
-    kept = torch.where(alive, kept / scale.clamp_min(1e-30), 0.0)
+    kept = kept / kept.square().mean().sqrt().clamp_min(1e-30)
     return torch.nn.functional.pad(kept, (0, dimensions - kept.shape[1])).float()
 
 

@@ -1,4 +1,4 @@
-"""What linear probes need of a layer, once for all labels: its coordinates and their spectrum in each split."""
+"""What linear probes need of a layer, once for all labels: coordinates and the spectrum of each split."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,28 +10,21 @@ from torch import Tensor
 
 EXACT = 1024  # largest side of an exact eigen-decomposition of a whole layer
 IN_DOUBLE = 2**24  # numbers of a layer up to which everything is done in double precision
-DEAD = 1e-6  # features that vary less than this share of the most varying one are dropped
 
 
-def coordinates(rows: np.ndarray, most: int, *, standardise: bool = True) -> Float[Tensor, "n r"]:
-    """The first ``most`` principal coordinates of a layer's rows ``[n, d]``, centred, in double precision.
+def coordinates(rows: Float[np.ndarray, "n d"], most: int) -> Float[Tensor, "n r"]:
+    """The first ``most`` principal coordinates of a layer's rows, centred, in double precision.
 
-    ``standardise`` divides every feature by its standard deviation over all rows first; features that do
-    not vary are dropped. Labels play no part, so that held-out images may. With at most ``most`` features
-    or images the coordinates are a rotation of the rows and lose nothing. The largest value of each is
-    positive. Above 1,024 features and images the components are found by subspace iteration started among
-    the images (Halko et al. 2011, arXiv:0909.4061), which the order of the features leaves unchanged.
+    Labels play no part, so that held-out images may. With at most ``most`` features or images the
+    coordinates are a rotation of the rows and lose nothing. The largest value of each is positive. Above
+    1,024 features and images the components are found by subspace iteration started among the images
+    (Halko et al. 2011, arXiv:0909.4061), which the order of the features leaves unchanged.
     """
     x = torch.from_numpy(np.asarray(rows, dtype=np.float64 if rows.size <= IN_DOUBLE else np.float32))
     x = x - x.mean(0)
-    spread = x.square().mean(0).sqrt()
-    alive = spread > DEAD * spread.max().clamp_min(1e-30)
-    if not alive.any():
+    if not x.abs().max() > 0:
         return torch.zeros(len(x), 1, dtype=torch.float64)
-    if not alive.all():
-        x, spread = x[:, alive], spread[alive]
-    if standardise:
-        x = x / spread
+    x = x / x.abs().max()
     found = _leading(x, most).double()
     largest = found.gather(0, found.abs().argmax(0, keepdim=True))
     return found * torch.where(largest < 0, -1.0, 1.0)

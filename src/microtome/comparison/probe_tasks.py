@@ -1,12 +1,12 @@
 """Which labels can be probed, on which images, in which folds: the same whatever order the images came in."""
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Int
 
+from microtome.comparison.image_order import image_keys
 from microtome.core.errors import MicrotomeError, bad_value
 from microtome.core.seeds import stream_seed
 from microtome.data.labelled_images import LabelledImages
@@ -28,22 +28,17 @@ class Task:
 
 @dataclass(frozen=True)
 class Group:
-    """Tasks that are probed on the same images: rows of the activations in canonical order, and their folds."""
+    """Tasks that are probed on the same images: rows of the activations, ordered by content, and folds."""
 
     rows: Int[np.ndarray, " n"]
     folds: Int[np.ndarray, " n"]
     tasks: tuple[Task, ...]
 
 
-def canonical_order(images: LabelledImages) -> Int[np.ndarray, " N"]:
-    """Positions of the images sorted by their content, then their labels: no order they came in matters."""
-    pixels = images.pixels.contiguous().numpy()
-    labels = [images.labels[name].values for name in sorted(images.labels)]
-    keys = [
-        (hashlib.blake2b(image.tobytes(), digest_size=16).digest(), *(int(values[i]) for values in labels))
-        for i, image in enumerate(pixels)
-    ]
-    return np.array(sorted(range(len(keys)), key=lambda i: keys[i]), dtype=np.int64)
+def content_order(images: LabelledImages) -> Int[np.ndarray, " N"]:
+    """Image numbers by content, then by labels: the same images give the same order however they came."""
+    ties = [images.labels[name].values for name in sorted(images.labels, reverse=True)]
+    return np.lexsort([*ties, image_keys(images)])
 
 
 def probe_groups(
@@ -53,7 +48,6 @@ def probe_groups(
     folds: int,
     min_images: int,
     seed: int,
-    order: np.ndarray | None = None,
 ) -> tuple[list[Group], list[str]]:
     """The tasks of ``names`` (default: every label), grouped by the images they use, and remarks.
 
@@ -64,7 +58,7 @@ def probe_groups(
         if name not in images.labels:
             known = ", ".join(images.labels) or "none"
             raise bad_value("tasks", name, "the images have no such label", f"choose among: {known}")
-    order = canonical_order(images) if order is None else order
+    order = content_order(images)
     fewest = max(folds, min_images)
     kept: dict[bytes, tuple[np.ndarray, list[Task]]] = {}
     remarks: list[str] = []
@@ -77,7 +71,7 @@ def probe_groups(
             continue
         if left_out:
             remarks.append(
-                f"{name}: {left_out} of {len(labels.names)} classes have fewer than {fewest} images and are left out"
+                f"{name}: {left_out} of {len(labels.names)} classes are left out: fewer than {fewest} images"
             )
         kept.setdefault(rows.tobytes(), (order[rows], []))[1].append(Task(name, values, classes))
     if not kept:
