@@ -31,7 +31,7 @@ class OriginalFile:
 
 
 def original_files(folder: str | Path) -> list[Path]:
-    """The ``.json`` and ``.json.gz`` files in a folder, in the order of plain names; ``CannotLoad`` without."""
+    """The ``.json`` and ``.json.gz`` files in a folder, in the order of plain names. ``CannotLoad``."""
     folder = Path(folder)
     if not folder.is_dir():
         raise CannotLoad(f"{folder}: no such folder; give the folder that holds the run files")

@@ -16,12 +16,13 @@ import numpy as np
 ORDER = 12  # of the autoregression
 TRENDS = ((30, 0), (20, 1))  # (records on each side, degree of the increments' trend)
 FEWEST = 24  # records; fewer say too little about their own noise
-FREEDOM = 40  # degrees of freedom of the statistic on white, remembered and wandering noise, by simulation
+FREEDOM = 60  # degrees of freedom of the statistic on white, remembered and wandering noise, by simulation
 SECOND = 0.77  # share of the threshold that the narrower test must pass too
 LOOSE = (0.7, 0.6)  # shares of the thresholds for a first candidate
 MOST_CANDIDATES = 24
 APART = 6  # records between candidates
 ROUNDS = 3
+MOST_AT_ONCE = 20_000  # values, so that memory stays small
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,9 @@ class Shift:
     z: float
 
 
-def find_shifts(values: np.ndarray, threshold: float, floor: np.ndarray) -> list[list[Shift]]:
+def find_shifts(
+    steps: np.ndarray, values: np.ndarray, threshold: float, floor: np.ndarray
+) -> list[list[Shift]]:
     """The shifts of each series of ``values [L, n]`` whose statistic exceeds ``threshold``.
 
     ``floor [L]`` is the smallest size that counts. Values must be finite; fewer than 24 records have none.
@@ -50,6 +53,14 @@ def find_shifts(values: np.ndarray, threshold: float, floor: np.ndarray) -> list
     n = values.shape[1]
     if n < FEWEST:
         return [[] for _ in values]
+    rows = max(1, MOST_AT_ONCE // n)
+    parts = [slice(start, start + rows) for start in range(0, len(values), rows)]
+    gaps = np.diff(steps)
+    return [shifts for part in parts for shifts in _find(gaps, values[part], threshold, floor[part])]
+
+
+def _find(gaps: np.ndarray, values: np.ndarray, threshold: float, floor: np.ndarray) -> list[list[Shift]]:
+    n = values.shape[1]
     increments = np.diff(values, axis=1)
     weights = autoregression(increments)
     everywhere = np.arange(n - 1)
@@ -60,7 +71,7 @@ def find_shifts(values: np.ndarray, threshold: float, floor: np.ndarray) -> list
         places = _peaks(score[row], threshold * LOOSE[0])
         candidates = [Shift(i + 1, float(scans[0].size[row, i]), 0.0) for i in places]
         kept = _retest(series, candidates, threshold) if candidates else []
-        found.append([shift for shift in kept if _counts(series, shift, float(floor[row]))])
+        found.append([shift for shift in kept if _counts(gaps, series, shift, float(floor[row]))])
     return found
 
 
@@ -102,10 +113,19 @@ def _is_shift(scans: list[Scan], second: float) -> np.ndarray:
     return (np.abs(scans[1].z) > second) & (np.abs(scans[0].outlier) <= 1.05 * np.abs(scans[0].z))
 
 
-def _counts(series: np.ndarray, shift: Shift, floor: float) -> bool:
-    """Whether a shift is above the floor and above what its neighbours do from record to record anyway."""
-    near = np.abs(np.diff(series[max(0, shift.index - 10) : shift.index + 10]))
-    return abs(shift.size) >= max(floor, 1.2 * float(np.median(near)))
+def _counts(gaps: np.ndarray, series: np.ndarray, shift: Shift, floor: float) -> bool:
+    """Whether a shift is above the floor, and above what its neighbours do in as many steps anyway.
+
+    Where records lie unevenly the fastest of the nearest ones counts: a longer gap alone is no jump.
+    """
+    at = shift.index - 1
+    near = slice(max(0, at - 10), at + 10)
+    rates = np.abs(np.diff(series)) / gaps
+    usual = 1.2 * float(np.median(rates[near]))
+    if np.ptp(gaps[near]) > 0:
+        around = [i for i in range(max(0, at - 4), min(len(gaps), at + 5)) if i != at]
+        usual = max(usual, float(rates[around].max()))
+    return abs(shift.size) >= max(floor, usual * float(gaps[at]))
 
 
 def _peaks(score: np.ndarray, least: float) -> list[int]:
@@ -143,7 +163,7 @@ def autoregression(increments: np.ndarray) -> np.ndarray:
 
     n = increments.shape[1]
     order = min(ORDER, n // 6)
-    residual = increments @ _detrender(n, min(TRENDS[1][0], (n - 1) // 2))
+    residual = (_detrender(n, min(TRENDS[1][0], (n - 1) // 2)) @ increments.T).T
     local = 1.4826 * _rolling_median(np.abs(residual), min(25, (n - 1) // 3))
     overall = 1.4826 * np.median(np.abs(residual), axis=1, keepdims=True)
     scaled = np.clip(residual / np.maximum(local, 1e-3 * overall + 1e-300), -3.5, 3.5)
@@ -154,13 +174,18 @@ def autoregression(increments: np.ndarray) -> np.ndarray:
 
 
 @lru_cache(maxsize=8)
-def _detrender(n: int, half: int) -> np.ndarray:
-    """Matrix ``[n, n]`` that takes from each increment the line through those around it."""
-    matrix = np.zeros((n, n))
+def _detrender(n: int, half: int) -> Any:
+    """Sparse matrix ``[n, n]`` that takes from each increment the line through those around it."""
+    from scipy.sparse import csr_array
+
+    rows, columns, entries = [], [], []
     for i in range(n):
         start, end = max(0, i - half), min(n - 1, i + half)
-        matrix[start : end + 1, i] = _annihilator(i - start, end - i, 1)[i - start]
-    return matrix
+        rows.append(np.full(end - start + 1, i))
+        columns.append(np.arange(start, end + 1))
+        entries.append(_annihilator(i - start, end - i, 1)[i - start])
+    places = (np.concatenate(rows), np.concatenate(columns))
+    return csr_array((np.concatenate(entries), places), shape=(n, n))
 
 
 def _rolling_median(values: np.ndarray, half: int) -> np.ndarray:
@@ -198,7 +223,7 @@ def _one_way(
         white -= weights[:, lag : lag + 1] * increments[:, order - 1 - lag : n - 1 - lag]
     shift = np.hstack([np.ones((n_series, 1)), -weights])  # what a shift leaves in the whitened increments
     spike = np.pad(shift, ((0, 0), (0, 1))) - np.pad(shift, ((0, 0), (1, 0)))  # up, and down at once
-    results = tuple(np.zeros((n_series, len(places))) for _ in range(3))
+    results = np.zeros((3, n_series, len(places)))
     before = np.minimum(half, places - order)
     after = np.minimum(half, n - 1 - places)
     for left, right in sorted(set(zip(before.tolist(), after.tolist(), strict=True))):
@@ -208,7 +233,7 @@ def _one_way(
         windows = white[:, (places[here, None] - order) + np.arange(-left, right + 1)]
         for whole, part in zip(results, _in_windows(windows, shift, spike, left, degree, grain), strict=True):
             whole[:, here] = part
-    return results
+    return results[0], results[1], results[2]
 
 
 def _in_windows(

@@ -64,7 +64,8 @@ def clusters(table: "DataFrame") -> tuple[int, np.ndarray]:
     # One thread: the order in which threads add up would change the last bits.
     with threadpool_limits(1), warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
-        labels = KMeans(n_clusters=n_clusters, random_state=42, n_init=10).fit_predict(features)
+        kmeans = KMeans(n_clusters=n_clusters, random_state=42, n_init=10)  # pyright: ignore[reportArgumentType]
+        labels = kmeans.fit_predict(features)
     return n_clusters, labels
 
 
