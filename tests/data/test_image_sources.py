@@ -127,6 +127,27 @@ def test_splits_hidden_files_and_zip_archives(tmp_path):
     assert open_images(str(packed), split="train").digest == train.digest
 
 
+def test_folders_that_only_wrap_others_are_seen_through(tmp_path):
+    expected = open_images(str(write(tmp_path / "plain", folder_files())))
+    deep = {f"top/data/{name}": content for name, content in folder_files().items()}
+    assert open_images(str(zipped(tmp_path / "a.zip", deep))).digest == expected.digest
+    problems = {f"top/{name}": content for name, content in svrt_files(3).items()}
+    assert len(open_images(f"{zipped(tmp_path / 'b.zip', problems)}#3")) == 6
+    only_test = {f"test/{name}": content for name, content in folder_files().items()}
+    assert open_images(str(write(tmp_path / "c", only_test))).digest == expected.digest
+    with pytest.raises(CannotLoad, match="no train images; there are test"):
+        open_images(str(tmp_path / "c"), split="train")
+
+
+def test_linked_folders_are_followed_but_not_in_circles(tmp_path):
+    write(tmp_path / "real", folder_files())
+    (tmp_path / "set").mkdir()
+    for name in ("ant", "zebra"):
+        (tmp_path / "set" / name).symlink_to(tmp_path / "real" / name)
+    (tmp_path / "real" / "ant" / "back").symlink_to(tmp_path / "set")
+    assert len(open_images(str(tmp_path / "set"))) == 4
+
+
 def test_table_of_labels(tmp_path):
     write(tmp_path, folder_files())
     (tmp_path / "labels.csv").write_text(

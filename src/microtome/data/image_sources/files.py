@@ -1,6 +1,8 @@
 """The files of a folder or of a zip archive, in sorted order, read the same way."""
 
+import os
 import zipfile
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 
@@ -40,7 +42,7 @@ class Files:
             found = [name.removeprefix(prefix) for name in found if name.startswith(prefix)]
         else:
             root = self.place / self.inside
-            found = [path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file()]
+            found = [path.relative_to(root).as_posix() for path in _walk(root)]
         return tuple(sorted(name for name in found if not _is_hidden(name)))
 
     @property
@@ -61,6 +63,19 @@ class Files:
         """The files in one of the folders."""
         return Files(self.place, f"{self.inside}/{folder}" if self.inside else folder)
 
+    def unwrapped(self, means: Callable[[str], bool]) -> "Files":
+        """Below folders that hold nothing but one more folder with folders in it, as archives often begin.
+
+        A folder whose name ``means`` something is not passed through.
+        """
+        files = self
+        while len(files.folders) == 1 and not means(files.folders[0]):
+            inner = files.under(files.folders[0])
+            if not inner.folders or any("/" not in name for name in files.images):
+                break
+            files = inner
+        return files
+
     def read(self, name: str) -> bytes:
         """The content of one file. Raises ``CannotLoad``."""
         inner = f"{self.inside}/{name}" if self.inside else name
@@ -70,6 +85,18 @@ class Files:
             return (self.place / inner).read_bytes()
         except (OSError, KeyError, zipfile.BadZipFile, RuntimeError, NotImplementedError) as error:
             raise CannotLoad(f"{self.place}: {inner} cannot be read ({error}); fetch it again") from None
+
+
+def _walk(root: Path) -> Iterator[Path]:
+    """Every file below ``root``, linked folders included, each folder once."""
+    seen: set[Path] = set()
+    for folder, inner, names in os.walk(root, followlinks=True):
+        real = Path(folder).resolve()
+        if real in seen:
+            inner.clear()
+            continue
+        seen.add(real)
+        yield from (Path(folder) / name for name in names)
 
 
 def _is_hidden(name: str) -> bool:

@@ -13,7 +13,7 @@ from microtome.data.image_sources.choosing import choose, encode, labelled, pick
 from microtome.data.image_sources.episodes import SUFFIXES as HDF5_SUFFIXES
 from microtome.data.image_sources.episodes import open_hdf5
 from microtome.data.image_sources.files import Files
-from microtome.data.image_sources.folder import open_folder
+from microtome.data.image_sources.folder import SPLITS, open_folder
 from microtome.data.image_sources.idx import open_idx
 from microtome.data.image_sources.omniglot import DRAWING, open_omniglot
 from microtome.data.image_sources.pixels import check_request, resize
@@ -26,6 +26,7 @@ FORMS = (
     "digits, same-different#1, svrt:DIR#1, folder:DIR, omniglot:DIR#Greek,Latin, idx:DIR,"
     " or the path of a folder, .npz, .h5, .zip or idx file"
 )
+SPLIT_NAMES = {name for names in SPLITS.values() for name in names}
 GENERATED = 200  # images of a generated problem, unless a limit is given
 
 
@@ -57,8 +58,8 @@ def open_images(
     path = Path(place).expanduser()
     kind = kind or _look(path)
     openers: dict[str, Callable[[], LabelledImages]] = {
-        "svrt": lambda: open_svrt(Files(path), part, split, size, channels, limit),
-        "folder": lambda: open_folder(Files(path), split, size, channels, limit),
+        "svrt": lambda: open_svrt(_files(path), part, split, size, channels, limit),
+        "folder": lambda: open_folder(_files(path), split, size, channels, limit),
         "npz": lambda: open_npz(path, split, size, channels, limit),
         "idx": lambda: open_idx(path, split, size, channels, limit),
         "hdf5": lambda: open_hdf5(path, part, split, size, channels, limit),
@@ -107,7 +108,7 @@ def _look(path: Path) -> str:
         if path.suffix in HDF5_SUFFIXES:
             return "hdf5"
         if path.suffix == ".zip":
-            return _look_into(Files(path))
+            return _look_into(path)
         if "idx" in path.name or path.suffix == ".gz":
             return "idx"
         raise CannotLoad(f"{path}: no kind of image file known here; give {FORMS}")
@@ -118,15 +119,20 @@ def _look(path: Path) -> str:
         return "hdf5"
     if any(re.fullmatch(r"images_(background|evaluation).*", name) for name in names):
         return "omniglot"
-    return _look_into(Files(path))
+    return _look_into(path)
 
 
-def _look_into(files: Files) -> str:
-    own = FOLDER.fullmatch(files.place.name)
-    if own or any(FOLDER.fullmatch(name) for name in files.folders):
+def _files(path: Path) -> Files:
+    """The files of a folder or archive, without folders that only wrap others."""
+    return Files(path).unwrapped(lambda name: bool(FOLDER.fullmatch(name)) or name.lower() in SPLIT_NAMES)
+
+
+def _look_into(path: Path) -> str:
+    files = _files(path)
+    if FOLDER.fullmatch(path.name) or any(FOLDER.fullmatch(name) for name in files.folders):
         return "svrt"
     drawn = files.names[:2000] if files.archive is not None or files.folders else ()
-    return "omniglot" if any(DRAWING.fullmatch(name) for name in drawn) else "folder"
+    return "omniglot" if any(DRAWING.fullmatch(f"{files.inside}/{name}") for name in drawn) else "folder"
 
 
 def _digits(split: str, size: int | None, channels: int | None, limit: int | None) -> LabelledImages:
