@@ -17,7 +17,7 @@ from microtome.training.few_shot_config import FewShotTrainConfig
 from microtome.training.few_shot_data import FewShotImages, few_shot_images, training_episodes
 from microtome.training.few_shot_loop import fit_few_shot, training_classes
 from microtome.training.few_shot_measures import accuracy_rows, held_out_episodes, measure_few_shot
-from microtome.training.few_shot_network import network_architecture, new_network
+from microtome.training.few_shot_network import check_outputs, network_architecture, new_network
 from microtome.training.run import TrainingRun, training_run
 
 MEAN, STD = 0.5, 0.5  # of pixels in [0, 1], as networks take them
@@ -41,8 +41,11 @@ def train_few_shot(
     images = few_shot_images(config)
     _check(config, images)
     channels, size = images.train.pixels.shape[1], images.train.pixels.shape[-1]
-    architecture = network_architecture(config, channels, size, training_classes(images, config))
-    module = new_network(config, architecture).to(resolve_device(config.device))
+    n_classes = training_classes(images, config)
+    architecture = network_architecture(config, channels, size, n_classes)
+    module = new_network(config, architecture)
+    check_outputs(config.network, module, images.train.inputs(slice(0, 2), mean=MEAN, std=STD), n_classes)
+    module.to(resolve_device(config.device))
     name = f"few-shot_{config.algorithm}_{config.network.split('(')[0]}_seed{config.seed}"
     with training_run(
         config, "few-shot", name, config.steps, runs_root, out_dir, command, show_progress

@@ -48,7 +48,7 @@ OF_IMAGES: dict[str, dict[str, Any]] = {
 }
 # What changes with the algorithm: {algorithm: {kind of images or "": fields}}.
 OF_ALGORITHM: dict[str, dict[str, dict[str, Any]]] = {
-    "supervised": {"": {"steps": 600}, "omniglot": {"steps": 2000}, "same-different": {"steps": 600}},
+    "supervised": {"": {"steps": 600}, "omniglot": {"steps": 1500}, "same-different": {"steps": 600}},
     "reptile": {"": {"inner_steps": 5, "inner_lr": 0.1}},
 }
 

@@ -1,5 +1,6 @@
 """The images that few-shot training trains and tests on, divided by class."""
 
+import re
 from dataclasses import dataclass
 
 import torch
@@ -25,9 +26,7 @@ class FewShotImages:
 
 def few_shot_images(config: FewShotTrainConfig) -> FewShotImages:
     """Read and divide the images. Raises ``MicrotomeError`` when one half would have no class."""
-    channels = config.colours or (
-        3 if config.network.startswith("conv") and config.network != "convnet" else 1
-    )
+    channels = config.colours or (3 if re.match(r"conv[246]", config.network) else 1)
     if kind_of(config.images) == "same-different" and config.test_images is None:
         return _same_different(config, channels)
     known = {"size": config.size, "channels": channels, "limit": config.limit}

@@ -26,13 +26,14 @@ def inner_loop(
 ) -> Parameters:
     """``parameters`` after ``steps`` of gradient descent on the cross entropy of ``module`` on ``(x, y)``.
 
-    ``theta <- theta - lr * grad`` (Finn et al. 2017, equation 1). ``lr`` may be one rate a parameter.
+    ``theta <- theta - lr * grad`` (Finn et al. 2017, equation 1). ``lr`` may be one rate a parameter
+    (those without one stay).
     ``second_order`` keeps the graph, so that the result can be differentiated through the steps; without it
     gradients count as constants (first-order MAML). ``only`` names the parameters that move (ANIL: the
     head). Parameters that the output does not depend on stay.
     """
     adapted = dict(parameters)
-    moving = [name for name in adapted if only is None or name in only]
+    moving = [name for name in (lr if isinstance(lr, Mapping) else adapted) if only is None or name in only]
     for _ in range(steps):
         loss = classification_loss(functional_call(module, adapted, (x,)), y)
         gradients = torch.autograd.grad(
@@ -40,7 +41,7 @@ def inner_loop(
         )
         for name, gradient in zip(moving, gradients, strict=True):
             if gradient is not None:
-                rate = lr.get(name, 0.0) if isinstance(lr, Mapping) else lr
+                rate = lr[name] if isinstance(lr, Mapping) else lr
                 adapted[name] = adapted[name] - rate * gradient
     return adapted
 
