@@ -46,7 +46,7 @@ def checkpoint(path: Path, name: str, seed: int) -> Path:
 
 @pytest.fixture(scope="module")
 def material(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """``meta_model.pt``, ``baseline_model.pt`` and ``data/results_problem_1_50/test/sample_{label}_{i}.png``."""
+    """``meta_model.pt``, ``baseline_model.pt``, ``data/results_problem_1_50/test/*.png``."""
     folder = tmp_path_factory.mktemp("original")
     checkpoint(folder / "meta_model.pt", "conv2lr", 0)
     checkpoint(folder / "baseline_model.pt", "conv2", 1)

@@ -1,6 +1,6 @@
 """From the settings of a comparison to networks and images that fit each other."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -32,14 +32,13 @@ def prepare(config: CompareConfig, note: Note) -> Material:
     """Open networks and images. Raises ``MicrotomeError`` in one line for what does not fit together."""
     arms = tuple(_arms(config))
     first = arms[0].networks[0]
-    images = _images(config, first, note)
+    images = _check_images(_images(config, first, note), config.labels)
     for arm in arms:
         for network in arm.networks:
             check_takes(network, images)
     support = None
     if config.adapt_steps:
         images, support = _split_support(images, config)
-    _check_images(images)
     return Material(arms, _floors(arms, config), images, support)
 
 
@@ -120,6 +119,7 @@ def _open_images(config: CompareConfig, network: ImageNetwork, note: Note) -> La
         split=config.split,
         size=config.image_size or network.size,
         channels=config.channels or network.channels,
+        limit=config.max_images,
     )
 
 
@@ -131,14 +131,17 @@ def training_of(network: ImageNetwork) -> dict[str, Any]:
     return read_yaml(folder / "config.yaml")
 
 
-def _check_images(images: LabelledImages) -> None:
+def _check_images(images: LabelledImages, asked: Collection[str]) -> LabelledImages:
+    """The images with the labels that tell them apart. Raises ``MicrotomeError`` when there are too few."""
     if len(images) < FEWEST_IMAGES:
         raise bad_value("data", images.source, f"{len(images)} images", f"give at least {FEWEST_IMAGES}")
-    for name, labels in images.labels.items():
-        if len(np.unique(labels.values)) < 2:
-            raise bad_value(
-                "data", images.source, f"one class only of {name}", "give images of several classes"
-            )
+    single = [name for name, each in images.labels.items() if len(np.unique(each.values)) < 2]
+    labels = {name: each for name, each in images.labels.items() if name not in single}
+    if single and (not labels or any(name in asked for name in single)):
+        raise bad_value(
+            "data", images.source, f"one class only of {single[0]}", "give images of several classes"
+        )
+    return replace(images, labels=labels)
 
 
 def evenly(images: LabelledImages, count: int, seed: int) -> np.ndarray:
