@@ -21,6 +21,7 @@ PREFERRED = (
     "entropy_rank",
     "effective_rank_90",
 )
+FEWEST_PAIRS = 5
 NO_STATES = "dimensionality only: {why}, so that activations, attention and weights cannot be compared"
 
 
@@ -30,8 +31,9 @@ class AnalysisResult:
 
     ``measurements`` holds ``step_before``, ``step_after``, ``loss_before``, ``loss_after``, ``loss_change``,
     ``layer_changes`` (layer -> ``before``, ``after``, ``change``, ``relative_change`` of ``measure``), the
-    same for every measure under ``measures``, ``notes`` on what could not be compared, and, where states were
-    kept, ``states``, ``weights``, ``filters``, ``probe``, ``representations`` and ``attention``.
+    same for every measure under ``measures``, ``usual_changes`` (layer -> what as long a span changes
+    elsewhere in the run), ``notes`` on what could not be compared, and, where states were kept, ``states``,
+    ``weights``, ``filters``, ``probe``, ``representations`` and ``attention``.
     ``visualizations`` maps a picture's name to its file, once it is drawn.
     """
 
@@ -77,6 +79,8 @@ def compare(
         **dimension_changes(run, second, rows, measure),
         "notes": notes,
     }
+    if other is None:
+        found["usual_changes"] = usual_changes(run, found["measure"], rows)
     found |= _states(run, second, steps, model, notes)
     name = run.name if other is None else f"{run.name} and {second.name}"
     return AnalysisResult(name, f"{_word(a)}_to_{_word(b)}", found)
@@ -115,6 +119,28 @@ def dimension_changes(
         for name in shared
     }
     return {"measure": chosen, "layer_changes": table[chosen], "measures": table}
+
+
+def usual_changes(run: DynamicsRun, measure: str, rows: list[int]) -> dict[str, float]:
+    """How much each layer's measure changes elsewhere in the run over a span of this length.
+
+    The median absolute change between records that lie about as many steps apart (half to twice), outside
+    the span that is compared; NaN with fewer than five such pairs.
+    """
+    steps, values = run.steps(), run.values[measure]
+    span = steps[rows[1]] - steps[rows[0]]
+    ends = np.clip(np.searchsorted(steps, steps + span), 0, len(steps) - 1)
+    apart = steps[ends] - steps
+    outside = (steps[ends] <= steps[rows[0]]) | (steps >= steps[rows[1]])
+    starts = np.flatnonzero((apart >= span / 2) & (apart <= span * 2) & (apart > 0) & outside)
+    changes = np.abs(values[ends[starts]] - values[starts])
+    enough = len(starts) >= FEWEST_PAIRS
+    return {
+        layer: float(np.nanmedian(changes[:, place]))
+        if enough and np.isfinite(changes[:, place]).any()
+        else np.nan
+        for place, layer in enumerate(run.layers)
+    }
 
 
 def _losses(run: DynamicsRun, second: DynamicsRun, rows: list[int]) -> dict[str, float]:

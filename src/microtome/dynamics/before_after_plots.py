@@ -20,6 +20,7 @@ from microtome.plotting.style import (
     styled,
 )
 
+ROUNDING = 1e-6  # of the values: less is no difference
 MOST_LAYERS = 24  # rows in one panel that can still be read
 
 
@@ -31,8 +32,9 @@ def entropy_figure(
     uniform: float | None = None,
     title: str = "Attention entropy over training",
     log_steps: bool = False,
+    mark: str = "jump",
 ) -> Figure:
-    """Entropy of each named series over training steps; dashes where jumps were found."""
+    """Entropy of each named series over training steps; dashes at jumps, or whatever ``mark`` names."""
     figure, axes = panels(1, 1, width=5.6, height=3.2)
     ax = axes[0, 0]
     many = len(entropies) > 8
@@ -42,7 +44,7 @@ def entropy_figure(
     if uniform is not None:
         ax.axhline(uniform, color=FAINT, linewidth=0.9, linestyle=":", label="even attention")
     for index, step in enumerate(jump_steps):
-        ax.axvline(step, color=INK, linewidth=0.9, linestyle="--", label=None if index else "jump")
+        ax.axvline(step, color=INK, linewidth=0.9, linestyle="--", label=None if index else mark)
     ax.set(xlabel="Training step", ylabel="Entropy (nats)", title=title)
     if log_steps and len(steps) and min(steps) >= 0:
         ax.set_xscale("symlog", linthresh=max(1, min((s for s in steps if s > 0), default=1)))
@@ -89,8 +91,13 @@ def _dumbbells(
     ax.set(title=name.replace("_", " "))
     ax.margins(x=0.08)
     light_grid(ax, "x")
-    if not np.isfinite(before).any():
+    known = np.concatenate([before, after])
+    known = known[np.isfinite(known)]
+    if not known.size:
         note(ax, "not measured")
+    elif np.ptp(known) <= ROUNDING * np.abs(known).max():
+        ax.set_xlim(known.mean() - 0.5, known.mean() + 0.5)
+        note(ax, "nothing but rounding", y=0.03)
 
 
 @styled
@@ -144,4 +151,4 @@ def _spread(n: int) -> list[int]:
 
 
 def _short(name: str) -> str:
-    return name if len(name) <= 26 else f"…{name[-25:]}"
+    return name if len(name) <= 32 else f"…{name[-31:]}"

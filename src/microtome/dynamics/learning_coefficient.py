@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 STEP_SIZES = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3)
 LOCALIZATION = 100.0
+MOST_AT_ONCE = 256
 BEYOND = 10.0  # a coefficient is at most half the number of parameters: a draw above so many times it is lost
 AGREES = 0.25  # neighbouring step sizes whose estimates differ by less than this share
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -142,7 +143,7 @@ def learning_coefficient(
 
     ``loss(model(inputs), labels)`` is a mean over the ``n`` rows. Each chain takes ``draws`` SGLD steps
     ``w += -e/2 (n beta grad L(w) + localization (w - w*)) + N(0, e)`` from ``w*``; the second half counts.
-    ``batch_size`` (default: at most 512 rows): rows of each step, drawn anew; ``L(w) - L(w*)`` is over the
+    ``batch_size`` (default: at most 256 rows): rows of each step, drawn anew; ``L(w) - L(w*)`` is over the
     same rows, which takes the batch's noise out.
 
     The estimate depends on the step size, by orders of magnitude where it is too small to reach equilibrium:
@@ -159,7 +160,7 @@ def learning_coefficient(
         )
     if not step_sizes or not all(0 < size < math.inf for size in step_sizes):
         raise bad_value("step_sizes", list(step_sizes), "not positive numbers", "give some like 1e-4")
-    batch = min(n, batch_size or 512)
+    batch = min(n, batch_size or MOST_AT_ONCE)
     work = copy.deepcopy(model).eval()
     start = [p.detach().clone() for p in work.parameters() if p.requires_grad]
     if not start:

@@ -57,7 +57,7 @@ def attention_heads_figure(
 ) -> Figure:
     """The first heads before (top) and after (bottom), all on one colour scale."""
     heads = max(1, min(num_heads, len(before), len(after)))
-    figure, axes = panels(2, heads, width=2.2, height=2.2, title=title or None)
+    figure, axes = panels(2, heads, width=max(2.2, 3.6 / heads), height=2.2, title=title or None)
     limit = symmetric_limit(before[:heads], after[:heads])
     image: Any = None
     for row, (patterns, name) in enumerate(zip((before, after), names, strict=True)):
@@ -87,7 +87,9 @@ def filter_figure(
     """The first filters, on one diverging scale. Of several input channels the strongest spatial pattern."""
     shown = [spatial_pattern(one) for one in filters[: max(1, num_filters)]]
     rows, columns = grid_shape(len(shown), 8)
-    figure, axes = panels(rows, columns, width=1.15, height=1.2, title=_filter_title(filters, title))
+    figure, axes = panels(
+        rows, columns, width=max(1.15, 3.6 / columns), height=1.2, title=_filter_title(filters, title)
+    )
     limit = symmetric_limit(*shown)
     image: Any = None
     for index, one in enumerate(shown):
@@ -112,7 +114,9 @@ def filters_before_after_figure(
 
     cosines = unit_cosines(before, after)
     chosen = np.argsort(cosines, kind="stable")[: max(1, num_filters)]
-    figure, axes = panels(2, len(chosen), width=1.25, height=1.3, title=_filter_title(before, title))
+    figure, axes = panels(
+        2, len(chosen), width=max(1.25, 3.6 / len(chosen)), height=1.3, title=_filter_title(before, title)
+    )
     pairs = [_aligned(spatial_pattern(before[i]), spatial_pattern(after[i])) for i in chosen]
     limit = symmetric_limit(*(one for pair in pairs for one in pair))
     image: Any = None
@@ -152,7 +156,7 @@ def _aligned(before: np.ndarray, after: np.ndarray) -> tuple[np.ndarray, np.ndar
 def _filter_title(filters: np.ndarray, title: str) -> str:
     if filters.shape[1] == 1:
         return title
-    return f"{title} (strongest spatial pattern over {filters.shape[1]} input channels)"
+    return f"{title}\n(strongest spatial pattern of {filters.shape[1]} input channels)"
 
 
 def _weight_bar(figure: Figure, image: Any, axes: Any) -> None:

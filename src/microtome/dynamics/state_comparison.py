@@ -16,7 +16,7 @@ from microtome.measures.activations import activation_sparsity, class_informatio
 from microtome.measures.representation_similarity import debiased_cka, procrustes_distance, subspace_overlap
 from microtome.measures.weight_change import weight_change_magnitude
 
-MOST_ROWS = 1000  # of activations: similarities need a matrix of rows by rows
+MOST_ROWS = 512  # of activations: similarities need a matrix of rows by rows
 DIRECTIONS = 10  # of the subspaces that are compared
 FEWEST_ROWS = 4
 
@@ -96,8 +96,9 @@ def compare_activations(before: Tensor, after: Tensor, labels: Tensor | None = N
         f"sparsity_{word}": activation_sparsity(x, relative=True)
         for word, x in (("before", before), ("after", after))
     }
-    if labels is not None and len(labels) == len(before) and labels.ndim == 1:
-        information = [_information(x, labels) for x in (before, after)]
+    classes = _row_classes(labels, len(before))
+    if classes is not None:
+        information = [_information(x, classes) for x in (before, after)]
         found |= {"selectivity_before": information[0], "selectivity_after": information[1]}
     pair = [x.detach().double().cpu().numpy() for x in (before, after)]
     if len(before) < FEWEST_ROWS or not all(np.isfinite(x).all() for x in pair):
@@ -112,8 +113,15 @@ def compare_activations(before: Tensor, after: Tensor, labels: Tensor | None = N
     }
 
 
+def _row_classes(labels: Tensor | None, rows: int) -> Tensor | None:
+    """The class of every row: one label a row, or one a sample whose positions are rows; else None."""
+    if labels is None or labels.is_floating_point() or not len(labels) or rows % labels.numel():
+        return None
+    return labels.flatten().repeat_interleave(rows // labels.numel())
+
+
 def _information(x: Tensor, labels: Tensor) -> float:
     classes = len(labels.unique())
-    if labels.is_floating_point() or classes < 2 or len(labels) <= classes:
+    if classes < 2 or len(labels) <= classes:
         return float("nan")
     return float(np.nanmean(class_information(x, labels)))
