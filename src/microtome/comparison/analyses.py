@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 ROOMS: dict[str, tuple[str, str, str]] = {
     "weights": ("weights", "weight_plots", "weights"),
     "activations": ("activation_statistics", "activation_plots", "activations"),
-    "similarity": ("similarity", "similarity_plots", "similarity"),
+    "similarity": ("similarity", "activation_plots", "similarity"),
     "features": ("features", "feature_plots", "features"),
     "probes": ("probes", "probe_plots", "probes"),
     "adaptation": ("adaptation", "adaptation_plots", ""),

@@ -6,6 +6,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from microtome.comparison.activation_config import ActivationConfig, SimilarityConfig
+from microtome.comparison.features_config import FeaturesConfig
 from microtome.comparison.probe_config import ProbeConfig
 from microtome.comparison.weights_config import WeightsConfig
 from microtome.core.config import Config
@@ -109,6 +110,8 @@ class CompareConfig(Config):
     """How activations are described."""
     similarity: SimilarityConfig = SimilarityConfig()
     """How representations are compared."""
+    features: FeaturesConfig = FeaturesConfig()
+    """How dictionaries are trained and matched."""
     probes: ProbeConfig = ProbeConfig()
     """How probes are made."""
 

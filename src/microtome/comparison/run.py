@@ -31,7 +31,7 @@ OWN = (
     "results",
     "weight_analysis",
     "activation_analysis",
-    "similarity_analysis",
+    "similarity",
     "autoencoder_analysis",
     "probe_analysis",
     "adaptation",
@@ -130,9 +130,12 @@ class _Job:
             for arm in self.material.arms
         }
         matching = match_layers(traces, dict(pair.split("=") for pair in self.config.layer_map))
+        same = [layer.label for layer in matching.layers if len(set(layer.names.values())) == 1]
+        if same:
+            self.note(f"layers of one name: {', '.join(same)}")
         for layer in matching.layers:
-            names = " = ".join(f"{arm} {name}" for arm, name in layer.names.items())
-            self.note(f"layer {layer.label}: {names}")
+            if layer.label not in same:
+                self.note("layers matched: " + " = ".join(f"{arm} {n}" for arm, n in layer.names.items()))
         for remark in matching.remarks:
             self.note(remark)
         return matching

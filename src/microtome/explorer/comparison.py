@@ -18,7 +18,7 @@ SECTIONS: dict[str, tuple[str, str, str]] = {
         "Debiased CKA between layers: 1 is the same representation up to rotation and scale. It only means"
         " something beside the same number for an untrained network (floor) and for two seeds of one arm"
         " (ceiling).",
-        "similarity_analysis",
+        "similarity",
     ),
     "probes": (
         "What can be decoded",
