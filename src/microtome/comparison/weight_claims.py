@@ -65,19 +65,19 @@ def rank_claims(
     """Differences of the effective rank of every layer, against the spread of seeds."""
     measured = []
     for label, width in widths.items():
-        ranks = [
-            np.array([one[label].effective_rank for one in numbers[name]])
+        ranks = {
+            name: np.array([one[label].effective_rank for one in numbers[name]])
             for name in (a.name, b.name, *floors)
-        ]
+        }
         about = f"the effective rank of the weights of {label}"
         measured.append(
             Measured(
                 about,
                 label,
-                ranks[0][:, None],
-                ranks[1][:, None],
-                ranks[2],
-                ranks[3],
+                ranks[a.name][:, None],
+                ranks[b.name][:, None],
+                ranks[floors[0]],
+                ranks[floors[1]],
                 unit="directions",
                 scale="log",
                 width=width,
