@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from microtome.plotting.style import FAINT, PALETTE, light_grid, panels, styled
+from microtome.data.same_different import PROBLEMS, image
+from microtome.plotting.style import FAINT, PALETTE, grid_shape, light_grid, panels, remove_unused, styled
 
 # Head -> colour and words.
 HEADS = {
@@ -75,3 +76,28 @@ def _curve(
         return
     ax.plot(steps, mean, color=colour, ls=line, label=label)
     ax.fill_between(steps, low, high, color=colour, alpha=0.15, lw=0)
+
+
+@styled
+def problem_sheet(size: int = 96, examples: int = 3) -> Figure:
+    """Every same-different problem: images of class 1 above, of class 0 below, and what tells them apart."""
+    rows, columns = grid_shape(len(PROBLEMS), max_columns=4)
+    figure, axes = panels(rows, columns, width=2.5, height=2.15)
+    for ax, problem in zip(axes.flat, PROBLEMS.values(), strict=False):
+        above, below = (
+            np.concatenate([_framed(problem.number, 2 * i + holds, size) for i in range(examples)], axis=1)
+            for holds in (1, 0)
+        )
+        ax.imshow(np.concatenate([above, below]), cmap="gray", vmin=0, vmax=255, interpolation="antialiased")
+        ax.set(xticks=[], yticks=[], title=f"{problem.number}: {problem.holds}")
+        ax.set_xlabel(problem.broken, loc="left", labelpad=4)
+        for side in ax.spines.values():
+            side.set_visible(False)
+    remove_unused(axes, len(PROBLEMS))
+    figure.get_layout_engine().set(hspace=0.09, wspace=0.04)  # pyright: ignore[reportOptionalMemberAccess, reportCallIssue]
+    return figure
+
+
+def _framed(problem: int, index: int, size: int) -> np.ndarray:
+    """One image with a grey frame."""
+    return np.pad(np.pad(image(problem, index, size), 1, constant_values=150), 2, constant_values=255)
