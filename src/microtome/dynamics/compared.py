@@ -86,7 +86,7 @@ def are_states(words: list[str]) -> bool:
 
 
 def compare_files(before: str, after: str) -> "tuple[AnalysisResult, tuple[State, State]]":
-    """Weights and filters of two state files, whatever made them, and the states. Raises ``MicrotomeError``."""
+    """Weights and filters of two state files, and the states themselves. Raises ``MicrotomeError``."""
     from microtome.core.tensor_files import load_state_dict
     from microtome.dynamics.state_comparison import compare_weights
 
