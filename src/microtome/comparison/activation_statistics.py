@@ -119,8 +119,7 @@ def _measured(statistic: str, pair: Pair, labels: Sequence[str], measured: _Meas
         floors = [np.array([v.mean() for v in floor_a])]
         floors.append(floors[0] if pair.one_architecture else np.array([v.mean() for v in floor_b]))
         about = words.format(layer=label, label=measured.label)
-        width = pair.a[0].statistics(label, "pre").shape[0]
-        found.append(Measured(about, label, np.stack(a), np.stack(b), *floors, scale=scale, width=width))  # pyright: ignore[reportArgumentType]
+        found.append(Measured(about, label, np.stack(a), np.stack(b), *floors, scale=scale))  # pyright: ignore[reportArgumentType]
     return found
 
 
@@ -203,7 +202,7 @@ def _principal(
     rows: Int[np.ndarray, " n"],
     components: int,
 ) -> None:
-    """Scores of each arm's first network alone (before the nonlinearity) and of all in one basis (after it)."""
+    """Scores of each arm's first network alone (before the nonlinearity), and of all in one basis (after)."""
     grams = []
     for arm in arms.given:
         network = activations[arm.name][0]

@@ -1,7 +1,7 @@
-"""Statistics of pairs of networks: how far one pair lies from the pairs of a group, seeds taken into account.
+"""Statistics of pairs of networks: how far one pair lies from the pairs of a group, given noise of seeds.
 
-A dissimilarity of networks i and j is modelled as ``mean + node_i + node_j + rest``: a network may be odd as a
-whole, which all of its pairs share.
+A dissimilarity of networks i and j is modelled as ``mean + node_i + node_j + rest``: a network may be odd as
+a whole, which all of its pairs share.
 """
 
 from dataclasses import dataclass
@@ -113,4 +113,6 @@ def apart(
     if freedom < 2:
         squares, freedom = squares + extra.rest * extra.rest_freedom, freedom + extra.rest_freedom
     variance = squares / freedom if freedom else 0.0
+    # Rests of pairs that share a network are not independent: there are no more of them than networks.
+    freedom = min(freedom, max(k - len(np.unique(groups)), 2.0))
     return Contrast(float(fitted[k]), variance * float(inverse[k, k]), freedom)

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
+from microtome.comparison.activation_config import SimilarityConfig
 from microtome.comparison.activations import Activations
 from microtome.comparison.arms import Arms
-from microtome.comparison.gram import Gram, cka_input_values
+from microtome.comparison.gram import Gram
 from microtome.comparison.networks import Pair, chosen, pairs
 from microtome.comparison.part import Part, Row
-from microtome.comparison.activation_config import SimilarityConfig
 from microtome.comparison.similarity_claims import LayerSimilarity, claims_of
 from microtome.comparison.statistics import interval
 from microtome.data.labelled_images import LabelledImages
@@ -197,8 +197,8 @@ def _all_layers(
                 value, half = float(values[i, j]), 1.96 * float(error[i, j])
                 part.rows.append(
                     Row(NAME, "debiased CKA between layers", value, here, pair.name_a, pair.name_b,
-                        label=there, low=value - half, high=value + half, null=float(null[i, j]), n=n, seeds=2,
-                        note="layer of the first, label of the second network")
+                        label=there, low=value - half, high=value + half, null=float(null[i, j]), n=n,
+                        seeds=2, note="layer of the first, label of the second network")
                 )  # fmt: skip
 
 

@@ -88,7 +88,7 @@ def claims_of(
     """All claims about one pair of arms."""
     if not len(layers[0].floor_pairs):
         remarks.append(
-            f"{pair.name_a} and {pair.name_b}: no two untrained networks, so no similarity is claimed to differ"
+            f"{pair.name_a} and {pair.name_b}: fewer than two untrained networks, no claim about similarity"
         )
         return []
     several = min(len(pair.a), len(pair.b)) > 1
@@ -108,7 +108,10 @@ def _floor_claims(analysis: str, pair: Pair, layers: Sequence[LayerSimilarity]) 
         pairs = layer.input_values(layer.between).mean(axis=0)
         floor = layer.input_values(layer.floor_pairs).mean(axis=0)
         word = "less" if pairs.mean() < floor.mean() else "more"
-        about = f"how they see the images at {layer.label}, {word} alike than two untrained networks (debiased CKA)"
+        about = (
+            f"how they see the images at {layer.label}, {word} alike than two untrained networks"
+            " (debiased CKA)"
+        )
         control = (
             f"{pairs.mean():.3f} between them, {floor.mean():.3f} between untrained networks"
             f" ({len(layer.floor_pairs)} pairs)"

@@ -1,8 +1,8 @@
-"""Is a difference more than chance? Noise of inputs and of seeds, permutation nulls, and Holm's correction.
+"""Is a difference more than chance? Noise of inputs and of seeds, permutation nulls, Holm's correction.
 
-A statistic of a network is given by its *input values*: ``[seeds, n]`` numbers, one an input, whose mean is the
-statistic. For a statistic that is no mean they are pseudo-values (the statistic plus each input's influence on
-it). Rows of one array, and of a and b, belong to the same inputs: comparisons are paired.
+A statistic of a network is given by its *input values*: ``[seeds, n]`` numbers, one an input, whose mean is
+the statistic. For a statistic that is no mean they are pseudo-values (the statistic plus each input's
+influence on it). Rows of one array, and of a and b, belong to the same inputs: comparisons are paired.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,6 +19,7 @@ from microtome.comparison.part import Claim
 from microtome.comparison.scales import SCALES, Scale
 
 LEVEL = 0.95
+PRIOR_COUNTS = 0.5
 FEWEST_OWN = 2  # degrees of freedom from which the arms' own seeds tell their spread
 
 
@@ -28,7 +29,7 @@ class Measured:
 
     ``a`` and ``b`` are input values [seeds, n]; ``floor_a``, ``floor_b`` one value an untrained network (the
     very same array where the architecture is one). ``scale`` is where noise is even: fractions on "logit",
-    positive amounts on "log". ``width`` is the layer's number of channels: wider layers vary less by seed.
+    positive amounts on "log".
     """
 
     about: str
@@ -39,7 +40,6 @@ class Measured:
     floor_b: Float[np.ndarray, " untrained_b"]
     unit: str = ""
     scale: Literal["identity", "log", "logit"] = "identity"
-    width: int = 1
 
     @property
     def one_architecture(self) -> bool:
@@ -49,7 +49,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class Judged:
-    """A claim, its p-value corrected for all claims of the report, and the sentence that the report prints."""
+    """A claim, its p-value corrected for all claims of a report, and the sentence that the report prints."""
 
     claim: Claim
     p_adjusted: float
@@ -68,9 +68,7 @@ def difference_claims(analysis: str, a: str, b: str, measured: Sequence[Measured
     if not measured:
         return []
     spreads = [_spread_of_seeds(m) for m in measured]
-    variance, freedom = moderated(
-        np.array([s[0] for s in spreads]), np.array([s[1] for s in spreads]), [m.width for m in measured]
-    )
+    variance, freedom = moderated(np.array([s[0] for s in spreads]), np.array([s[1] for s in spreads]))
     return [
         _claim(analysis, a, b, m, float(v), float(d))
         for m, v, d in zip(measured, variance, freedom, strict=True)
@@ -176,28 +174,26 @@ def two_sided(effect: float, error: float, freedom: float) -> float:
 
 
 def moderated(
-    variances: Float[np.ndarray, " layers"],
-    freedom: Float[np.ndarray, " layers"],
-    widths: Sequence[int] | None = None,
+    variances: Float[np.ndarray, " layers"], freedom: Float[np.ndarray, " layers"]
 ) -> tuple[Float[np.ndarray, " layers"], Float[np.ndarray, " layers"]]:
     """Variances shrunk towards what all layers have in common, and their degrees of freedom (Smyth, 2004).
 
-    ``variance * width`` is taken to be alike over layers. Layers of one network depend on each other, so that
-    the common value is never trusted more than half of all layers' own degrees of freedom together.
+    Layers of one network depend on each other: the common value weighs no more than a layer's own variance,
+    and each of its degrees of freedom counts for half of one. With more, two untrained networks are told
+    apart too often (up to 15 % of reports instead of 5 %).
     """
-    widths = np.ones(len(variances)) if widths is None else np.asarray(widths, dtype=float)
     known = (variances > 0) & (freedom > 0)
     if known.sum() < 2:
         return variances, freedom
     d = freedom[known]
-    logs = np.log(variances[known] * widths[known]) - digamma(d / 2) + np.log(d / 2)
+    logs = np.log(variances[known]) - digamma(d / 2) + np.log(d / 2)
     excess = logs.var(ddof=1) - polygamma(1, d / 2).mean()
-    most = d.sum() / 2
+    most = float(d.mean())
     prior = min(2 * _trigamma_inverse(excess), most) if excess > 0 else most
     common = np.exp(logs.mean() + digamma(prior / 2) - np.log(prior / 2))
     out, df = variances.astype(float).copy(), freedom.astype(float).copy()
-    out[known] = (prior * common / widths[known] + d * variances[known]) / (prior + d)
-    df[known] = prior + d
+    out[known] = (prior * common + d * variances[known]) / (prior + d)
+    df[known] = d + PRIOR_COUNTS * prior
     return out, df
 
 

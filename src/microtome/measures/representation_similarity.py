@@ -98,9 +98,7 @@ def rank_correlation(a: Float[np.ndarray, " pairs"], b: Float[np.ndarray, " pair
     return cosine(one - one.mean(), other - other.mean())
 
 
-def principal_angles(
-    x: Float[Array, "n d"], y: Float[Array, "n e"], k: int
-) -> Float[np.ndarray, " k"]:
+def principal_angles(x: Float[Array, "n d"], y: Float[Array, "n e"], k: int) -> Float[np.ndarray, " k"]:
     """Cosines of the angles between the spans of the first ``k`` principal scores of each, largest first.
 
     The scores are patterns over inputs, so that networks of different width can be compared. Directions
