@@ -51,15 +51,17 @@ def find_jumps(
     *,
     layers: Sequence[str] | None = None,
     measure: str = "",
+    together: bool = True,
 ) -> list[Jump]:
     """The jumps of one series ``[n]`` or several ``[L, n]`` over the same steps, in order of step.
 
     ``method``: ``level_shift`` (the default; see ``level_shifts``), ``zscore`` (the original's),
     ``rolling``, ``change_points`` (needs ``ruptures``), or a function of one finite series ``[n]`` that gives
-    the index of the first record after each jump. ``alpha`` is the level of a false jump over all series
-    together, for ``level_shift``. Jumps smaller than ``floor`` times the largest absolute value of their
-    series are rounding, whatever their statistic. Values that are not finite are left out; a constant series
-    and one of fewer than 24 records have no level shifts. Raises ``MicrotomeError``.
+    the index of the first record after each jump. ``alpha`` is the level of a false jump, for
+    ``level_shift``: over all series ``together``, or for each on its own. Jumps smaller than ``floor`` times
+    the largest absolute value of their series are rounding, whatever their statistic (not for ``zscore``).
+    Values that are not finite are left out; a constant series and one of fewer than 24 records have no level
+    shifts. Raises ``MicrotomeError``.
     """
     check_method(method)
     if not 0 < alpha < 1:
@@ -70,10 +72,11 @@ def find_jumps(
     for members, records in finite_groups(rows):
         series = rows[np.ix_(members, records)]
         floors = floor * np.abs(series).max(axis=1, initial=0.0)
-        searched = _search(steps[records], series, method, alpha, floors, len(rows))
+        searched = _search(steps[records], series, method, alpha, floors, len(rows) if together else 1)
         for row, jumps in zip(members, searched, strict=True):
             mine = rows[row, records]
-            limit = floor * np.abs(mine).max(initial=0.0)
+            # The original has no floor, and is kept as it was.
+            limit = 0.0 if method == "zscore" else floor * np.abs(mine).max(initial=0.0)
             edges = [0, *(index for index, *_ in jumps), len(records)]
             for place, (index, size, z, p) in enumerate(jumps):
                 before = mine[max(edges[place], index - LEVEL) : index].mean()

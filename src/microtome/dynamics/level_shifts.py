@@ -139,7 +139,7 @@ def _peaks(score: np.ndarray, least: float) -> list[int]:
 
 
 def _grain(values: np.ndarray) -> np.ndarray:
-    """Noise ``[L]`` that rounding alone brings: a third of the smallest step between a series' values.
+    """Noise ``[L]`` that rounding alone brings: half the smallest step between a series' values.
 
     A series that takes two values and changes once is a step, not a rounding.
     """
@@ -147,7 +147,7 @@ def _grain(values: np.ndarray) -> np.ndarray:
     for row, series in enumerate(values):
         levels = np.unique(series)
         if len(levels) > 2 or np.count_nonzero(np.diff(series)) > 1:
-            grains[row] = np.diff(levels).min() / 3
+            grains[row] = np.diff(levels).min() / 2
     return grains
 
 

@@ -102,7 +102,7 @@ def _fit(x: np.ndarray, series: np.ndarray, window: slice, middle: float, width:
 def _stands_out(
     x: np.ndarray, series: np.ndarray, middle: float, width: float, size: float, slope: float
 ) -> float:
-    """The ramp over what the rest of the series, smoothed a little, usually does over as many steps."""
+    """The ramp over what the rest of the series, smoothed a little, does beyond its drift over as long."""
     rest = series - size * logistic((x - middle) / width)
     start, end = np.searchsorted(x, x - width / 6 - 1e-9), np.searchsorted(x, x + width / 6 + 1e-9)
     sums = np.concatenate([[0.0], np.cumsum(rest)])
@@ -112,7 +112,8 @@ def _stands_out(
     elsewhere = np.abs(x[whole] + width / 2 - middle) > 0.75 * width
     if elsewhere.sum() < 5:
         return 0.0
-    usual = 1.4826 * float(np.median(np.abs(change[elsewhere])))
+    change = change[elsewhere]
+    usual = 1.4826 * float(np.median(np.abs(change - np.median(change))))  # a steady drift is no noise
     return min(abs(size), abs(size + slope)) / max(
         usual, 0.7 * grain(series), 1e-9 * float(np.abs(series).max()), 1e-300
     )

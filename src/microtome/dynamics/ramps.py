@@ -87,7 +87,7 @@ def _candidates(
     middles = np.array([template.middle for template in templates])
     for _ in range(CANDIDATES):
         best = int(gains.argmax())
-        if gains[best] < 0.5 * WHITE_EVIDENCE:
+        if gains[best] < 0.8 * WHITE_EVIDENCE:
             return
         template = templates[best]
         gains[np.abs(middles - template.middle) < template.width] = -np.inf
