@@ -20,7 +20,10 @@ def slow_pattern(query, key, allowed, scale):
         for h in range(heads):
             for q in range(queries):
                 seen = [k for k in range(keys) if allowed(b, h, q, k)]
-                scores = [math.exp(float(query[b, h, q].double() @ key[b, h // group, k].double()) * scale) for k in seen]
+                scores = [
+                    math.exp(float(query[b, h, q].double() @ key[b, h // group, k].double()) * scale)
+                    for k in seen
+                ]
                 for k, score in zip(seen, scores, strict=True):
                     out[b, h, q, k] = score / sum(scores)
     return out
@@ -64,7 +67,9 @@ def test_kernel(how, shape, allowed, scale):
     with record_attention(model) as found:
         out = model(*given)
     assert torch.equal(out, model(*given))
-    torch.testing.assert_close(found[""].double(), slow_pattern(*given[:2], allowed, scale), atol=1e-6, rtol=0)
+    torch.testing.assert_close(
+        found[""].double(), slow_pattern(*given[:2], allowed, scale), atol=1e-6, rtol=0
+    )
     # The pattern is what the kernel applied: pattern times values is its output.
     values = given[2].repeat_interleave(given[0].shape[1] // given[2].shape[1], 1)
     torch.testing.assert_close(found[""] @ values, out, atol=1e-5, rtol=1e-5)
@@ -182,7 +187,9 @@ def test_hugging_face_models_against_eager(family):
     """sdpa (with grouped queries in the Llama) gives what the eager model reports, padding included."""
     transformers = pytest.importorskip("transformers")
     config = {
-        "gpt2": lambda: transformers.GPT2Config(n_layer=2, n_head=4, n_embd=32, vocab_size=50, n_positions=16),
+        "gpt2": lambda: transformers.GPT2Config(
+            n_layer=2, n_head=4, n_embd=32, vocab_size=50, n_positions=16
+        ),
         "llama": lambda: transformers.LlamaConfig(
             num_hidden_layers=2,
             num_attention_heads=4,

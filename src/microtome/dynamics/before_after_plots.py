@@ -42,12 +42,13 @@ def entropy_figure(
     for (name, values), shade in zip(entropies.items(), colours, strict=True):
         ax.plot(steps, list(values), "o-", color=shade, markersize=2.5, label=name or "entropy")
     if uniform is not None:
-        ax.axhline(uniform, color=FAINT, linewidth=0.9, linestyle=":", label="even attention")
+        ax.axhline(uniform, color=FAINT, linewidth=0.9, linestyle=":", label="even over all keys")
     for index, step in enumerate(jump_steps):
         ax.axvline(step, color=INK, linewidth=0.9, linestyle="--", label=None if index else mark)
     ax.set(xlabel="Training step", ylabel="Entropy (nats)", title=title)
     if log_steps and len(steps) and min(steps) >= 0:
         ax.set_xscale("symlog", linthresh=max(1, min((s for s in steps if s > 0), default=1)))
+        ax.set_xlim(left=0)
     ax.set_ylim(bottom=0)
     light_grid(ax)
     if len(entropies) > 1 or len(jump_steps) or uniform is not None:

@@ -12,6 +12,7 @@ from microtome.dynamics.comparison_files import attention_figures, filter_figure
 from microtome.dynamics.heads import MOST_SAMPLES
 from microtome.dynamics.probing import run_probe
 from microtome.dynamics.run import DynamicsRun
+from microtome.dynamics.run_plots import uneven
 from microtome.measures.attention import head_entropies
 
 MOST_STATES = 40  # whose attention is computed for a picture over time
@@ -44,7 +45,7 @@ def state_figures(
             kept,
             jump_steps or steps,
             uniform,
-            log_steps=_uneven(kept),
+            log_steps=uneven(np.array(kept)),
             mark="jump" if jump_steps else "compared",
         )
     return figures
@@ -78,9 +79,3 @@ def attention_over_training(
                 series.setdefault(name, []).append(float(np.nanmean(heads)))
     whole = {name: values for name, values in series.items() if len(values) == len(chosen)}
     return chosen, whole, float(np.log(keys.pop())) if len(keys) == 1 else None
-
-
-def _uneven(steps: list[int]) -> bool:
-    """Whether steps are spaced more by their logarithm than evenly."""
-    gaps = np.diff(steps)
-    return len(gaps) > 2 and gaps.max() > 20 * max(gaps.min(), 1)

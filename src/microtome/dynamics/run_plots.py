@@ -39,6 +39,7 @@ def course_figure(
     for row, (kind, ax) in enumerate(zip(kinds, axes[:, 0], strict=True)):
         if logarithmic:
             ax.set_xscale("symlog", linthresh=max(1.0, float(steps[steps > 0].min(initial=10**9))))
+            ax.set_xlim(left=0)
         _shade(ax, spans, named=row == 0)
         if kind == "measure":
             _layers(ax, layers, steps, values)

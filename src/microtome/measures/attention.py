@@ -1,6 +1,6 @@
 """How focused attention is, how its heads differ, where they look. Numpy; patterns are ``[B, H, Q, K]``."""
 
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -9,8 +9,8 @@ from scipy.special import softmax, xlogy
 from microtome.core.errors import MicrotomeError, bad_value
 from microtome.measures.plain_arrays import as_numpy, has_short_floats
 
-Kind = Literal["auto", "probabilities", "logits"]
 KINDS = ("auto", "probabilities", "logits")
+Kind = str  # one of KINDS
 
 
 def kind_of(weights: Any) -> str:
