@@ -4,7 +4,6 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from microtome.comparison.activations import Activations
 from microtome.comparison.arms import Arm, Arms
 from microtome.comparison.part import Claim, Row
 from microtome.comparison.probe_config import ProbeConfig
@@ -19,7 +18,6 @@ IMAGES_ONLY = "interval over images alone"
 def difference_rows(
     result: TaskResult,
     arms: Arms,
-    activations: dict[str, list[Activations]],
     settings: ProbeConfig,
     seed: int,
 ) -> tuple[list[Row], list[Claim]]:
@@ -27,7 +25,7 @@ def difference_rows(
     rows: list[Row] = []
     claims: list[Claim] = []
     for a, b in arms.pairs:
-        own = _linear_claims(result, a, b, arms, activations)
+        own = _linear_claims(result, a, b, arms)
         claims += own
         rows += _linear_rows(result, a, b, arms, own)
         for kind in ("MLP", "logistic"):
@@ -39,9 +37,7 @@ def difference_rows(
     return rows, claims
 
 
-def _linear_claims(
-    result: TaskResult, a: Arm, b: Arm, arms: Arms, activations: dict[str, list[Activations]]
-) -> list[Claim]:
+def _linear_claims(result: TaskResult, a: Arm, b: Arm, arms: Arms) -> list[Claim]:
     values = [result.correct(arm.name, "linear") for arm in (a, b)]
     assert values[0] is not None and values[1] is not None
     floors = [_floor(result, arms, arm) for arm in (a, b)]
@@ -58,7 +54,6 @@ def _linear_claims(
                 floor_a,
                 floor_a if one else floors[1][i],
                 scale="logit",
-                width=activations[a.name][0].channels(layer, "post").shape[1],
             )
         )
     return difference_claims("probes", a.name, b.name, measured)

@@ -35,7 +35,8 @@ def block_starts(n: int) -> tuple[int, ...]:
     """Images known at the start of each block, doubling; the last number is ``n``."""
     starts = [min(max(FIRST_BLOCK, n // 64), n)]
     while starts[-1] < n:
-        starts.append(min(2 * starts[-1], n))
+        double = 2 * starts[-1]
+        starts.append(double if 1.25 * double < n else n)  # no short last block
     return tuple(starts)
 
 

@@ -28,7 +28,7 @@ def draw_pair(drawn: Drawn, a: str, b: str, folder: str, *, first: bool) -> Iter
 @styled
 def both_figure(drawn: Drawn, a: str, b: str, kind: str) -> Figure:
     """Accuracy of both arms over depth, a panel a label, above untrained networks and permuted labels."""
-    figure, axes = task_panels(drawn, f"{kind} probes: {a} and {b}")
+    figure, axes = task_panels(drawn, f"{kind[0].upper()}{kind[1:]} probes: {a} and {b}")
     for ax, task in zip(axes, drawn.tasks, strict=False):
         if kind == "linear":
             band(ax, drawn.null_band(task, a), FAINT, "permuted labels (95 %)")
@@ -122,7 +122,7 @@ def decodable_figure(drawn: Drawn, a: str, b: str) -> Figure:
         heights = [j + offset for j, _ in places]
         ax.plot([row.value for _, row in places], heights, "o", color=colour(i), label=arm)
         floors = [(r.floor, j + offset) for j, r in places if r.floor is not None]
-        label = "its untrained networks" if i == 1 else None
+        label = "untrained networks" if i == 1 else None
         ax.plot([f for f, _ in floors], [y for _, y in floors], "x", color=FAINT, markersize=5, label=label)
     ax.set_yticks(range(len(drawn.tasks)), list(drawn.tasks))
     ax.set_ylim(len(drawn.tasks) - 0.4, -0.6)

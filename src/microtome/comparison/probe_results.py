@@ -9,6 +9,7 @@ from scipy.stats import norm
 from scipy.stats import t as student
 
 from microtome.comparison.probe_tasks import Task
+from microtome.comparison.statistics import moderated, seed_spread
 
 Z = float(norm.ppf(0.975))
 Curves = dict[str, np.ndarray]  # steps, train_loss, inner_loss
@@ -58,11 +59,29 @@ class TaskResult:
         return np.stack([one.null for one in self.networks[name][0]])
 
 
-def mean_interval(values: Float[np.ndarray, "seeds n"], share: bool = True) -> tuple[float, float, float]:
-    """Mean and 95 % interval over images and, with two networks or more, over networks.
+def mean_intervals(
+    values: Float[np.ndarray, "layers seeds n"], share: bool = True
+) -> list[tuple[float, float, float]]:
+    """Mean and 95 % interval of every layer over images and, with two networks or more, over networks.
 
-    Shares take Wilson's interval, which does not vanish at 0 and 1. The part of the networks is a t
-    interval of their means; both parts are added as independent errors.
+    The spread between networks is moderated over layers: two seeds alone would tell hardly anything.
+    """
+    k = values.shape[1]
+    spread = [seed_spread(layer.mean(1)) for layer in values]
+    variance, freedom = moderated(np.array([s[0] for s in spread]), np.array([s[1] for s in spread]))
+    return [
+        _mean_interval(layer, np.sqrt(float(v) / k), float(d), share)
+        for layer, v, d in zip(values, variance, freedom, strict=True)
+    ]
+
+
+def _mean_interval(
+    values: Float[np.ndarray, "seeds n"], error: float, freedom: float, share: bool
+) -> tuple[float, float, float]:
+    """One layer's interval; ``error`` is that of the mean over networks, with its degrees of freedom.
+
+    Shares take Wilson's interval over images, which does not vanish at 0 and 1. The part of the networks
+    is a t interval; both parts are added as independent errors.
     """
     k, n = values.shape
     over_images = values.mean(0)
@@ -75,7 +94,7 @@ def mean_interval(values: Float[np.ndarray, "seeds n"], share: bool = True) -> t
         half = Z * over_images.std(ddof=1) / np.sqrt(n)
         low, high = mean - half, mean + half
     if k > 1:
-        seeds = student.ppf(0.975, k - 1) * values.mean(1).std(ddof=1) / np.sqrt(k)
+        seeds = student.ppf(0.975, max(freedom, 1.0)) * error
         low, high = mean - np.hypot(mean - low, seeds), mean + np.hypot(high - mean, seeds)
     if share:
         low, high = max(low, 0.0), min(high, 1.0)

@@ -8,7 +8,7 @@ from microtome.comparison.arms import Arm, Arms
 from microtome.comparison.part import Row
 from microtome.comparison.probe_config import ProbeConfig
 from microtome.comparison.probe_depth import Depth, decodable_from, image_weights
-from microtome.comparison.probe_results import TaskResult, mean_interval
+from microtome.comparison.probe_results import TaskResult, mean_intervals
 from microtome.comparison.statistics import permutation_p
 
 KINDS = ("linear", "MLP", "logistic")
@@ -34,8 +34,7 @@ def _accuracies(result: TaskResult, arm: Arm, floor: Arm | None, kind: str) -> I
         return
     untrained = None if floor is None else result.correct(floor.name, kind)
     null = result.null(arm.name)
-    for i, layer in enumerate(result.layers):
-        mean, low, high = mean_interval(values[i])
+    for i, (layer, (mean, low, high)) in enumerate(zip(result.layers, mean_intervals(values), strict=True)):
         yield Row(
             "probes",
             f"{kind} accuracy",
@@ -60,9 +59,8 @@ def _selectivities(result: TaskResult, arm: Arm) -> Iterator[Row]:
     values = result.correct(arm.name, "linear")
     if values is None:
         return
-    for i, layer in enumerate(result.layers):
+    for i, (layer, (mean, low, high)) in enumerate(zip(result.layers, mean_intervals(values), strict=True)):
         controls = np.stack([layers[i].controls for layers in result.networks[arm.name]])
-        mean, low, high = mean_interval(values[i])
         control = float(controls.mean())
         # Controls are as random as the labels they drew: their spread is part of the interval.
         drawn = controls.mean(0)
@@ -89,8 +87,8 @@ def _code_lengths(result: TaskResult, arm: Arm, floor: Arm | None) -> Iterator[R
         return
     untrained = None if floor is None else result.bits(floor.name)
     uniform = float(np.log2(len(result.task.classes)))
-    for i, layer in enumerate(result.layers):
-        mean, low, high = mean_interval(bits[i], share=False)
+    intervals = mean_intervals(bits, share=False)
+    for i, (layer, (mean, low, high)) in enumerate(zip(result.layers, intervals, strict=True)):
         yield Row(
             "probes",
             "description length",

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Int, Shaped
 
 from microtome.comparison.image_order import image_keys
 from microtome.core.errors import MicrotomeError, bad_value
@@ -149,7 +149,7 @@ def _types_of(task: Task, tasks: Sequence[Task]) -> Task | None:
     return None
 
 
-def permuted(values: np.ndarray, n: int, seed: int, stream: str) -> Int[np.ndarray, "n_permutations n"]:
+def permuted(values: np.ndarray, n: int, seed: int, stream: str) -> Shaped[np.ndarray, "n_permutations n"]:
     """``n`` random permutations of the labels, the same for every layer, network and arm."""
     random = np.random.default_rng(stream_seed(seed, stream))
     return np.stack([random.permutation(values) for _ in range(n)]) if n else np.empty((0, len(values)), int)

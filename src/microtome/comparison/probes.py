@@ -52,7 +52,7 @@ def analyse(
     for group in groups:
         for result in _GroupProbes(arms, activations, group, settings, seed, progress, part.remarks).run():
             part.rows += task_rows(result, arms, settings, seed)
-            rows, claims = difference_rows(result, arms, activations, settings, seed)
+            rows, claims = difference_rows(result, arms, settings, seed)
             part.rows += rows
             part.claims += claims
             store(part.arrays, result, arms, settings)

@@ -24,7 +24,7 @@ class Scale:
 
 
 def _fraction(p: np.ndarray) -> np.ndarray:
-    return np.clip(p, EDGE, 1 - EDGE)
+    return np.asarray(np.clip(p, EDGE, 1 - EDGE))
 
 
 SCALES = {
