@@ -56,7 +56,7 @@ def _texts(part: Part, key: str) -> list[str]:
 @styled
 def pca_of_one(part: Part, arm: str, layer: str) -> Figure:
     """Images on the first two principal components of one network alone, coloured by class."""
-    figure, axes = panels(width=4.6, height=3.6)
+    figure, axes = _plain_panels(1, 4.9, 3.6, right=0.86)
     ax = axes[0, 0]
     scores, shares = part.arrays[f"pca/{arm}/{layer}"], part.arrays[f"pca share/{arm}/{layer}"]
     _points(ax, scores, part.arrays["classes"], _texts(part, "class names"))
@@ -97,7 +97,7 @@ def _legend_below(ax: Axes, names: list[str]) -> None:
 @styled
 def unit_statistics(part: Part, arm: str, layer: str) -> Figure:
     """How mean and standard deviation over images are spread over a layer's units, before and after."""
-    figure, axes = panels(1, 2, width=3.4, height=2.6)
+    figure, axes = _plain_panels(2, 3.5, 2.9, bottom=0.26)
     for ax, what in zip(axes[0], ("mean", "std"), strict=True):
         for index, (site, words) in enumerate((("pre", "before"), ("post", "after the nonlinearity"))):
             key = f"unit {what}/{site}/{arm}/{layer}"
@@ -107,8 +107,19 @@ def unit_statistics(part: Part, arm: str, layer: str) -> Figure:
         ax.set_ylim(bottom=0)
         light_grid(ax)
     axes[0, 0].set(ylabel="share of units", title=f"{arm}: {part.arrays[f'name/{arm}/{layer}']}")
-    axes[0, 1].legend(loc="upper right")
+    handles, words = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, words, loc="lower center", ncols=2)
     return figure
+
+
+def _plain_panels(
+    columns: int, width: float, height: float, *, right: float = 0.98, bottom: float = 0.13
+) -> tuple[Figure, np.ndarray]:
+    """Panels with fixed margins: there are many such pictures, and fitting margins takes half the time."""
+    figure = Figure(figsize=(width * columns, height), layout="none")
+    axes = figure.subplots(1, columns, squeeze=False)
+    figure.subplots_adjust(left=0.56 / (width * columns), right=right, top=0.91, bottom=bottom, wspace=0.2)
+    return figure, axes
 
 
 def _histogram(ax: Axes, values: np.ndarray, shade: str, label: str) -> None:
@@ -124,7 +135,7 @@ def _histogram(ax: Axes, values: np.ndarray, shade: str, label: str) -> None:
 def joint_pca(part: Part) -> Figure:
     """Every layer: all arms' images in one basis; a line joins the same image in the first two arms."""
     arms, layers = _texts(part, "arms"), _texts(part, "layers")
-    rows, columns = grid_shape(len(layers), 6)
+    rows, columns = grid_shape(len(layers), 3 if len(layers) <= 6 else 6)
     size = 2.5 if len(layers) <= 24 else 1.6
     figure, axes = panels(rows, columns, width=size, height=size)
     for ax, layer in zip(axes.ravel(), layers, strict=False):
@@ -158,6 +169,13 @@ def statistics_by_layer(part: Part) -> Figure:
     wide = max(3.4, min(0.16 * len(layers), 5.0))
     figure, axes = panels(-(-len(shown) // 2), min(2, len(shown)), width=wide, height=2.5)
     for ax, statistic in zip(axes.ravel(), shown, strict=False):
+        bands = _bands(part, statistic, arms, layers)
+        for index, (low, high) in enumerate(bands):
+            alone = len(bands) == 1
+            shade, words = (
+                (FAINT, "untrained networks") if alone else (colour(index), f"untrained {arms[index]}")
+            )
+            ax.fill_between(range(len(layers)), low, high, color=shade, alpha=0.25, linewidth=0, label=words)
         for index, arm in enumerate(arms):
             _curve(ax, part, statistic, arm, layers, colour(index), MARKERS[index % len(MARKERS)])
         _layer_axis(ax, layers)
@@ -166,8 +184,22 @@ def statistics_by_layer(part: Part) -> Figure:
         light_grid(ax)
     remove_unused(axes, len(shown))
     handles, names = axes.ravel()[0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside lower center", ncols=2 * len(arms))
+    figure.legend(handles, names, loc="outside lower center", ncols=4)
     return figure
+
+
+def _bands(
+    part: Part, statistic: str, arms: list[str], layers: list[str]
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Range of the untrained networks of every arm, once where all arms have the same ones."""
+    found = []
+    for arm in arms:
+        floors = [part.arrays.get(f"{statistic} floor/{arm}/{layer}", np.zeros(0)) for layer in layers]
+        low = np.array([f.min() if len(f) else np.nan for f in floors])
+        found.append((low, np.array([f.max() if len(f) else np.nan for f in floors])))
+    same = all(np.array_equal(each, found[0], equal_nan=True) for each in found)
+    found = found[:1] if same else found
+    return [] if all(np.isnan(low).all() for low, _ in found) else found
 
 
 def _curve(
@@ -177,10 +209,6 @@ def _curve(
     if not at:
         return
     intervals = np.array([part.arrays[f"{statistic} interval/{arm}/{layers[i]}"] for i in at])
-    floors = [part.arrays[f"{statistic} floor/{arm}/{layers[i]}"] for i in at]
-    if all(len(floor) for floor in floors):
-        low, high = [f.min() for f in floors], [f.max() for f in floors]
-        ax.fill_between(at, low, high, color=shade, alpha=0.15, linewidth=0, label=f"untrained {arm}")
     errors = np.abs(intervals[:, 1:].T - intervals[:, 0])
     ax.errorbar(
         at, intervals[:, 0], errors, color=shade, marker=marker, markersize=4, linewidth=1.2, label=arm

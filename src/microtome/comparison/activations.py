@@ -43,9 +43,9 @@ class Positions:
 
 @dataclass(frozen=True)
 class Activations:
-    """What one network gives for all images. ``layers`` are labels; a site is before or after the nonlinearity.
+    """What one network gives for all images. ``layers`` are labels.
 
-    A layer without a nonlinearity of its own has the same values at both sites.
+    Sites are before ("pre") and after the nonlinearity ("post"). A layer without a nonlinearity of its own has the same values at both sites.
     """
 
     arm: str
@@ -145,7 +145,7 @@ def collect(
         ready = frozen(network, images, bn, batch_size)
         _write(ready, images, [names[label] for label in labels], making, batch_size, pool, device)
         shutil.rmtree(place, ignore_errors=True)
-        os.replace(making, place)
+        making.replace(place)
     finally:
         shutil.rmtree(making, ignore_errors=True)
     return Activations(arm, len(images), labels, place)

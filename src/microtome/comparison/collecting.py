@@ -133,7 +133,7 @@ class Sheet:
         """Write rows behind those already in the file; a map of the whole file would count as memory."""
         array = values.detach().to("cpu", torch.float32).contiguous().numpy()
         if what not in self._files:
-            file = Path(f"{self.stem}-{what}.npy").open("wb")
+            file = Path(f"{self.stem}-{what}.npy").open("wb")  # noqa: SIM115 (closed by close)
             header = {"descr": "<f4", "fortran_order": False, "shape": (self.n, *array.shape[1:])}
             np.lib.format.write_array_header_1_0(file, header)
             self._files[what] = file

@@ -33,7 +33,7 @@ def rearranged(images: LabelledImages, rows: Int[np.ndarray, " n"]) -> LabelledI
 
 
 def places(keys: UInt64[np.ndarray, " n"], draws: int) -> Float[np.ndarray, "n draws 2"]:
-    """Relative places in every image, uniform in [0, 1): they depend on the image's key and the draw alone."""
+    """Relative places in every image, uniform in [0, 1), that depend on the image's key and the draw."""
     steps = np.arange(1, 2 * draws + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
     z = keys[:, None] + steps[None, :]
     for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):  # splitmix64

@@ -11,8 +11,24 @@ from torch.overrides import TorchFunctionMode
 from microtome.hooks import first_tensor, submodules
 
 NONLINEARITIES = frozenset(
-    "relu relu6 leaky_relu prelu rrelu elu selu celu gelu silu mish softplus softsign tanh sigmoid hardtanh"
-    " hardswish hardsigmoid threshold logsigmoid glu".split()
+    {
+        *(
+            "relu",
+            "relu6",
+            "leaky_relu",
+            "prelu",
+            "rrelu",
+            "elu",
+            "selu",
+            "celu",
+            "gelu",
+            "silu",
+            "mish",
+            "glu",
+        ),
+        *("softplus", "softsign", "tanh", "sigmoid", "logsigmoid", "hardtanh", "hardswish", "hardsigmoid"),
+        "threshold",
+    }
 )
 Heard = Callable[[str, Tensor], None]
 

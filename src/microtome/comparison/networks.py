@@ -31,9 +31,10 @@ class Pair:
         return self.floor_a is self.floor_b
 
 
-def untrained(activations: Collected, arm: str) -> Sequence[Activations]:
+def untrained(arms: Arms, activations: Collected, arm: str) -> Sequence[Activations]:
     """Activations of the untrained networks of an arm's architecture, none when there are not any."""
-    return activations.get(f"untrained {arm}", activations.get("untrained", _NONE))
+    floor = arms.floors.get(arm)
+    return _NONE if floor is None else activations.get(floor.name, _NONE)
 
 
 _NONE: Sequence[Activations] = ()
@@ -43,7 +44,7 @@ def pairs(arms: Arms, activations: Collected) -> list[Pair]:
     """Every pair of given arms; arms of one architecture share all untrained networks of it."""
     out = []
     for one, other in arms.pairs:
-        floors = [untrained(activations, arm.name) for arm in (one, other)]
+        floors = [untrained(arms, activations, arm.name) for arm in (one, other)]
         if one_architecture(arms, one.name, other.name):
             every = {each.folder: each for floor in floors for each in floor}
             floors = [list(every.values())] * 2
@@ -52,12 +53,13 @@ def pairs(arms: Arms, activations: Collected) -> list[Pair]:
 
 
 def one_architecture(arms: Arms, one: str, other: str) -> bool:
-    """Whether the untrained networks of both arms are drawn alike."""
+    """Whether the untrained networks of both arms are drawn alike, the number of classes set aside."""
     floors = [arms.floors.get(name) for name in (one, other)]
     if floors[0] is None or floors[1] is None or not (floors[0].networks and floors[1].networks):
         return True
     first, second = (floor.networks[0] for floor in floors if floor is not None)
-    return first is second or bool(first.architecture and first.architecture == second.architecture)
+    kinds = [{k: v for k, v in one.architecture.items() if k != "n_classes"} for one in (first, second)]
+    return first is second or bool(kinds[0] and kinds[0] == kinds[1])
 
 
 def chosen(images: LabelledImages, most: int) -> Int[np.ndarray, " n"]:

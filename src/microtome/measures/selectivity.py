@@ -19,7 +19,7 @@ def class_means(
 def class_selectivity(
     x: Float[Array, "n units"], labels: Int[np.ndarray, " n"]
 ) -> Float[np.ndarray, " units"]:
-    """``(m - r) / (m + r)``: m is the mean of the class with the largest mean, r that of the other classes' means.
+    """``(m - r) / (m + r)``: m is the largest mean of a class, r the mean over the other classes.
 
     Morcos et al. (2018); for activations that are not negative. 0 for a unit that treats all classes alike,
     1 for one that only one class excites, nan for one that is always 0. Needs two classes at least.
