@@ -17,9 +17,3 @@ def as_numpy(values: Any) -> np.ndarray:
         values = values.numpy()
     array = np.asarray(values)
     return array.astype(np.float32) if array.dtype == np.float16 else array
-
-
-def has_short_floats(values: Any) -> bool:
-    """Whether the numbers have the precision of float16 or bfloat16."""
-    kind = getattr(values, "dtype", None)
-    return str(kind).removeprefix("torch.") in ("float16", "bfloat16")
