@@ -20,9 +20,9 @@ from microtome.core.runs import RunFolder
 from microtome.core.tensor_files import write_safetensors
 
 KIND = "dynamics-recording"
-RECORDS_A_PART = 16
+RECORDS_A_PART = 512
 SCALARS_A_PART = 4096
-SECONDS_A_PART = 30.0
+SECONDS_A_PART = 10.0  # what a kill loses at most
 MOST_PARTS = 64
 TABLES = ("measures", "scalars")
 
@@ -103,7 +103,8 @@ class Recording:
 
     def flush_if_due(self) -> None:
         """Write what is waiting once there is enough of it, or it has waited long."""
-        late = time.monotonic() - self._flushed >= SECONDS_A_PART
+        waiting = len(self._rows) or len(self._scalars)
+        late = waiting and time.monotonic() - self._flushed >= SECONDS_A_PART
         if len(self._rows) >= RECORDS_A_PART or len(self._scalars) >= SCALARS_A_PART or late:
             self.flush()
 
@@ -125,19 +126,13 @@ class Recording:
 
     def _merge(self, name: str, before: int | None = None) -> None:
         """Make one part of all, without the steps from ``before`` on, and without doubles of a step."""
-        import pandas as pd
-
         files = self._files(name)
         if not files or (len(files) == 1 and before is None):
             return
-        table = pd.concat([pd.read_parquet(file) for file in files], ignore_index=True)
-        if before is not None:
-            table = table[table["step"] < before]
-        keys = ["step", "layer"] if name == "measures" else ["step"]
-        table = table.drop_duplicates(keys, keep="last")
+        columns = _without_doubles(_read_parquet(files), before)
         # The new part first: until the old ones are gone readers see doubles, which they drop.
         self._parts[name] += 1
-        _write_parquet(self._part(name, self._parts[name]), {c: table[c].to_numpy() for c in table.columns})
+        _write_parquet(self._part(name, self._parts[name]), columns)
         for file in files:
             file.unlink(missing_ok=True)
 
@@ -237,3 +232,25 @@ def _write_parquet(path: Path, columns: Mapping[str, Any]) -> None:
     table = pa.table({name: pa.array(values) for name, values in columns.items()})
     with atomic_path(path) as temporary:
         pq.write_table(table, temporary, compression="zstd")
+
+
+def _read_parquet(files: Sequence[Path]) -> dict[str, np.ndarray]:
+    """The rows of all files; a number that one file does not have is NaN."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        tables = [pq.read_table(file) for file in files]
+    except (OSError, pa.ArrowException) as error:
+        raise CannotLoad(f"{files[0].parent}: a table cannot be read ({error}); record again") from None
+    table = pa.concat_tables(tables, promote_options="default")
+    return {name: table[name].to_numpy() for name in table.column_names}
+
+
+def _without_doubles(columns: dict[str, np.ndarray], before: int | None) -> dict[str, np.ndarray]:
+    """Rows of steps below ``before``, in order of steps; of several of a step (and layer) the last."""
+    steps = columns["step"]
+    keys = list(zip(steps.tolist(), columns.get("layer", steps).tolist(), strict=True))
+    last = {key: place for place, key in enumerate(keys) if before is None or key[0] < before}
+    rows = np.array(sorted(last.values(), key=lambda place: (steps[place], place)), dtype=np.int64)
+    return {name: values[rows] for name, values in columns.items()}

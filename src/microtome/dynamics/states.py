@@ -16,6 +16,8 @@ RECENT = 4  # states of the last records, each kept; older ones ever sparser
 RING_BYTES = 1 << 30
 DISK_BYTES = 8 << 30
 MOST_CHANGES = 64
+MOST_JUMPS = 64
+RISES, FALLS = 1.3, 0.97  # the threshold of a change, after each one and at each record: one in nine at most
 APART = 8  # steps between two states in memory, where every step is measured
 SLOW = 0.05  # weight of one record in the usual size of a series' increments
 
@@ -84,7 +86,8 @@ class Keeper:
         self._usual = np.zeros(n_series)
         self._previous: np.ndarray | None = None
         self._threshold = np.ones(n_series)
-        self._changes = 0
+        self._patience = 1.0
+        self._changes = self._jumps = 0
 
     def observe(self, step: int, values: np.ndarray, state: Callable[[], State]) -> None:
         """One record: the watched values ``[n_series]`` (NaN where there is none) and how to get the state."""
@@ -98,10 +101,10 @@ class Keeper:
                 self._write(now, "log-spaced")
             if moved is not None:
                 self._write_around(now, moved)
-        if confirmed.any():
+        if confirmed.any() and self._jumps < self._most(MOST_JUMPS):
             for where in sorted({int(where) for where in self.shifts.where[confirmed]}):
-                self._write(self.ring.before(where), "before jump")
-                self._write(self.ring.after(where), "after jump")
+                self._jumps += self._write(self.ring.before(where), "before jump")
+                self._jumps += self._write(self.ring.after(where), "after jump")
 
     def last(self, step: int, state: Callable[[], State]) -> None:
         """The end of the run."""
@@ -117,7 +120,8 @@ class Keeper:
         increments = np.nan_to_num(np.abs(values - self._previous))
         self._previous = np.where(np.isnan(values), self._previous, values)
         # Noise moves too: a movement is also several times the usual step from record to record.
-        self._threshold = np.maximum(1.0, 5 * self._usual)
+        self._threshold = self._patience * np.maximum(1.0, 5 * self._usual)
+        self._patience = max(1.0, self._patience * FALLS)
         self._usual += SLOW * (increments - self._usual)
         moved = np.nan_to_num(np.abs(values - self._level)) >= self._threshold
         return moved if moved.any() else None
@@ -127,10 +131,15 @@ class Keeper:
         near = 0.25 * self._threshold[moved]
         still = [held for held in self.ring.held[:-1] if np.all(self._distance(held)[moved] < near)]
         self._level = np.where(np.isnan(now.values), self._level, now.values)
-        most = min(MOST_CHANGES, DISK_BYTES // max(1, size_of(now.state)))
-        if self._changes < most:
+        self._patience *= RISES
+        if self._changes < self._most(MOST_CHANGES):
             self._changes += self._write(still[-1] if still else None, "before change")
             self._changes += self._write(now, "change")
+
+    def _most(self, states: int) -> int:
+        """How many states at most: fewer where they are large."""
+        size = size_of(self.ring.held[-1].state) if self.ring.held else 1
+        return min(states, DISK_BYTES // max(1, size))
 
     def _distance(self, held: Held) -> np.ndarray:
         assert self._level is not None
