@@ -47,7 +47,10 @@ def cards_of(
     found: list[Card] = []
 
     def add(kind: str, pair: tuple[int, int], numbers: Sequence[float]) -> None:
-        top = [top_images(d.features[:, f], image, settings.card_images) for d, f in zip((first, second), pair, strict=True)]
+        top = [
+            top_images(d.features[:, f], image, settings.card_images)
+            for d, f in zip((first, second), pair, strict=True)
+        ]
         images, values = np.stack([t[0] for t in top]), np.stack([t[1] for t in top])
         found.append(Card(kind, pair, *(float(v) for v in numbers[:3]), images, values))
 

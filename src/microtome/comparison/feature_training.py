@@ -17,11 +17,15 @@ from microtome.dictionaries.together import fit_together
 from microtome.dictionaries.train_config import DictionaryTraining
 
 FEWEST_CHANNELS = 4
+EPOCHS, FEWEST_STEPS = 20, 100  # few vectors are not gone through for ever
 
 
 @dataclass(frozen=True)
 class LayerRows:
-    """Channel vectors of one layer of every network. ``image``: where a row is from; ``held_out``: not trained on."""
+    """Channel vectors of one layer of every network.
+
+    ``image``: where a row is from; ``held_out``: rows that are not trained on.
+    """
 
     rows: dict[str, Float[Tensor, "m _"]]
     image: Int[Tensor, " m"]
@@ -79,7 +83,7 @@ def training_of(width: int, n_rows: int, settings: FeaturesConfig, inputs: int =
         architecture="topk",
         n_features=n_features * inputs,
         k=k,
-        steps=settings.steps,
+        steps=min(settings.steps, max(EPOCHS * n_rows // settings.batch_size, FEWEST_STEPS)),
         batch_size=min(settings.batch_size, n_rows),
         device="cpu",
     )
@@ -103,7 +107,9 @@ def train_all(
 
 
 @torch.no_grad()
-def judged(data: LayerRows, name: str, dictionary: Dictionary, fvu: Float[np.ndarray, " steps"]) -> TrainedDictionary:
+def judged(
+    data: LayerRows, name: str, dictionary: Dictionary, fvu: Float[np.ndarray, " steps"]
+) -> TrainedDictionary:
     """Features of all rows, and the numbers on the held-out ones, beside as many principal components."""
     x, out = data.rows[name], data.held_out
     f = dictionary.encode(x)
@@ -135,7 +141,7 @@ def judged(data: LayerRows, name: str, dictionary: Dictionary, fvu: Float[np.nda
 def explained_by_image(
     x: Float[Tensor, "m d"], x_hat: Float[Tensor, "m d"], image: Int[Tensor, " m"]
 ) -> tuple[Float[Tensor, " m"], Float[np.ndarray, " images"]]:
-    """Squared error of every row, and input values of the explained variance: one an image, in their order."""
+    """Squared error of every row, and input values of the explained variance, one an image."""
     errors = (x - x_hat).double().square().sum(1)
     total = float((x - x.mean(0)).double().square().sum())
     _, place = image.unique(return_inverse=True)

@@ -177,17 +177,23 @@ class _Analysis:
         arrays[f"encoder_range/{key}"] = np.array(top)
         arrays[f"density/{key}"] = found.density
         arrays[f"fvu/{key}"] = found.fvu
-        arrays[f"pca_fvu/{key}"] = np.array(np.nan if found.quality.pca_fvu is None else found.quality.pca_fvu)
+        arrays[f"pca_fvu/{key}"] = np.array(
+            np.nan if found.quality.pca_fvu is None else found.quality.pca_fvu
+        )
         arrays[f"held_fvu/{key}"] = np.array(found.quality.fvu)
         name = f"{FOLDER}/{arm.name}_ae_{label.replace('.', '_')}.pt"
-        self.tensors[name] = {key: value.detach().clone() for key, value in found.dictionary.state_dict().items()}
+        self.tensors[name] = {
+            key: value.detach().clone() for key, value in found.dictionary.state_dict().items()
+        }
 
     def _measured(self, layer: "_Layer", a: Arm, b: Arm) -> None:
         def values(arm: Arm) -> np.ndarray:
             return np.stack([layer.own[name].explained for name in self._of(arm)])
 
         k = layer.own[f"{a.name}#0"].dictionary.config.k
-        floors = {arm.name: values(arm).mean(1) for arm in (self.arms.floors[a.name], self.arms.floors[b.name])}
+        floors = {
+            arm.name: values(arm).mean(1) for arm in (self.arms.floors[a.name], self.arms.floors[b.name])
+        }
         self.measured.setdefault((a.name, b.name), []).append(
             Measured(
                 f"how much of {layer.label} {k} features at a time explain on held-out images",
@@ -197,7 +203,6 @@ class _Analysis:
                 floors[self.arms.floors[a.name].name],
                 floors[self.arms.floors[b.name].name],
                 unit="share of variance",
-                width=layer.data.rows[f"{a.name}#0"].shape[1],
             )
         )
 
@@ -213,7 +218,9 @@ class _Analysis:
         floor, ceiling = [*beside_a, *beside_b], [own_a, own_b]
         seeds = self._of(a), self._of(b)
         others = [
-            layer.pairing(layer.own[names[0]], layer.own[name]).match.mean for names in seeds for name in names[1:]
+            layer.pairing(layer.own[names[0]], layer.own[name]).match.mean
+            for names in seeds
+            for name in names[1:]
         ]
         self._matching_rows(layer, a, b, given, floor, ceiling, others)
         for arm, other, dictionary, best, own, floors in (
@@ -240,7 +247,9 @@ class _Analysis:
         others: Sequence[float],
     ) -> None:
         n = len(self.images)
-        value, low, high = (float(np.mean([one.match.mean for one in ones])) for ones in ([given], floor, ceiling))
+        value, low, high = (
+            float(np.mean([one.match.mean for one in ones])) for ones in ([given], floor, ceiling)
+        )
         left = given.left_out, _mean_left(floor), _mean_left(ceiling)
         null = layer.shuffled(layer.own[f"{a.name}#0"], layer.own[f"{b.name}#0"], self.seed)
         reach = 1.96 * jackknife_error(left[0])
@@ -261,12 +270,16 @@ class _Analysis:
         )
         if others:
             self._row(
-                "matched features' correlation of two seeds", float(np.mean(others)), floor=low, ceiling=high, **common
+                "matched features' correlation of two seeds",
+                float(np.mean(others)),
+                floor=low,
+                ceiling=high,
+                **common,
             )
         if high - low < LITTLE:
             self.part.remarks.append(
                 f"{layer.label}: two dictionaries of one network agree no better ({high:.2f}) than those of"
-                f" untrained networks ({low:.2f}), so whether {a.name} and {b.name} share features cannot be told"
+                f" untrained networks ({low:.2f}): whether {a.name} and {b.name} share features cannot be told"
             )
             return
         index = (value - low) / (high - low)
@@ -278,7 +291,7 @@ class _Analysis:
             high=index + 1.96 * error,
             floor=0.0,
             ceiling=1.0,
-            note="0: as with an untrained network, 1: as two dictionaries of one network; interval over images",
+            note="0: as with an untrained network, 1: as two dictionaries of one network",
             **common,
         )
 
@@ -325,14 +338,16 @@ class _Analysis:
 
     def _cards(self, layer: "_Layer", a: Arm, b: Arm, given: _Pairing) -> None:
         first, last = layer.own[f"{a.name}#0"], layer.own[f"{b.name}#0"]
-        kinds = [
-            self.part.arrays[f"best/{layer.label}/{x.name}/{y.name}"] for x, y in ((a, b), (b, a))
-        ]
-        cards: list[Card] = cards_of(first, last, given.match, kinds[0], kinds[1], layer.data.image, self.settings)
+        kinds = [self.part.arrays[f"best/{layer.label}/{x.name}/{y.name}"] for x, y in ((a, b), (b, a))]
+        cards: list[Card] = cards_of(
+            first, last, given.match, kinds[0], kinds[1], layer.data.image, self.settings
+        )
         for i, card in enumerate(cards):
             key = f"card/{layer.label}/{i}"
             self.part.arrays[f"{key}/kind"] = np.array(card.kind)
-            self.part.arrays[f"{key}/numbers"] = np.array([*card.features, card.value, card.ceiling, card.floor])
+            self.part.arrays[f"{key}/numbers"] = np.array(
+                [*card.features, card.value, card.ceiling, card.floor]
+            )
             self.part.arrays[f"{key}/images"] = card.images
             self.part.arrays[f"{key}/values"] = card.values
             self.drawn += [int(place) for place in card.images.ravel() if place >= 0]
@@ -369,7 +384,7 @@ class _Analysis:
         dead = given[0]["dead share"]
         if dead > 0.5:
             self.part.remarks.append(
-                f"{a.name}, {b.name} {layer.label}: the cross-coder is MOSTLY DEAD ({dead:.0%} of its features)"
+                f"{a.name}, {b.name} {layer.label}: the cross-coder is MOSTLY DEAD ({dead:.0%} of it)"
             )
         state = found[0].dictionary.state_dict()
         self.tensors[f"{FOLDER}/crosscoder_{a.name}_{b.name}_{layer.label.replace('.', '_')}.pt"] = {
@@ -387,7 +402,8 @@ class _Analysis:
         out = layer.data.held_out
         x_hat = coder.decode(f[out])
         explained = [
-            float(explained_by_image(both[name][out], x_hat[name], layer.data.image[out])[1].mean()) for name in names
+            float(explained_by_image(both[name][out], x_hat[name], layer.data.image[out])[1].mean())
+            for name in names
         ]
         count = max(len(ratio), 1)
         return {

@@ -14,7 +14,7 @@ class FeaturesConfig(Config):
     """Channel vectors of one layer, at most; the same images and places in all networks."""
     expansion: PositiveInt = 4
     """Features for every channel."""
-    max_features: PositiveInt = 256
+    max_features: PositiveInt = 128
     """Features of a dictionary, at most; also at most a quarter of the vectors that it learns from."""
     k: PositiveInt = 8
     """Features that act at a time, at most; also at most a quarter of the channels."""
@@ -33,7 +33,7 @@ class FeaturesConfig(Config):
     stable: Probability = 0.5
     """Correlation with a feature of the same network's other dictionary from which on a feature is stable."""
     distinct: Probability = 0.1
-    """How much higher that must be than with an untrained network's features, or the feature is everyone's."""
+    """How much higher that must be than with untrained networks' features; else the feature is everyone's."""
     cards: PositiveInt = 3
     """Features drawn of each kind (shared, the first's only, the second's only)."""
     card_images: PositiveInt = 6

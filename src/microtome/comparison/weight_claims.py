@@ -1,8 +1,10 @@
 """What may be said of weights: intervals and claims, from the spread of seeds and untrained networks."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
+from jaxtyping import Float
 from scipy import stats
 
 from microtome.comparison.arms import Arm
@@ -60,11 +62,11 @@ def rank_claims(
     b: Arm,
     numbers: Mapping[str, Sequence[Mapping[str, LayerNumbers]]],
     floors: tuple[str, str],
-    widths: Mapping[str, int],
+    labels: Sequence[str],
 ) -> list[Claim]:
     """Differences of the effective rank of every layer, against the spread of seeds."""
     measured = []
-    for label, width in widths.items():
+    for label in labels:
         ranks = {
             name: np.array([one[label].effective_rank for one in numbers[name]])
             for name in (a.name, b.name, *floors)
@@ -74,16 +76,20 @@ def rank_claims(
             Measured(
                 about,
                 label,
-                ranks[a.name][:, None],
-                ranks[b.name][:, None],
+                _without_inputs(ranks[a.name]),
+                _without_inputs(ranks[b.name]),
                 ranks[floors[0]],
                 ranks[floors[1]],
                 unit="directions",
                 scale="log",
-                width=width,
             )
         )
-    return difference_claims(ANALYSIS, a.name, b.name, measured)
+    return [replace(claim, n=0) for claim in difference_claims(ANALYSIS, a.name, b.name, measured)]
+
+
+def _without_inputs(values: Float[np.ndarray, " seeds"]) -> Float[np.ndarray, "seeds 2"]:
+    """Input values of what does not depend on inputs: two alike, so that there is no noise over them."""
+    return np.repeat(values[:, None], 2, axis=1)
 
 
 def values_of(pairs: Sequence[Pair], label: str, statistic: str) -> list[float]:

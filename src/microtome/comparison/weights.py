@@ -316,10 +316,8 @@ class _Analysis:
                 )
 
     def _rank_claims(self, a: Arm, b: Arm) -> list[Claim]:
-        weights = _tensors(a.networks[0].module)
-        widths = {label: len(weights[self.names[a.name][label]]) for label in self.labels}
         floors = (self.arms.floors[a.name].name, self.arms.floors[b.name].name)
-        return rank_claims(a, b, self.numbers | self.floor_numbers, floors, widths)
+        return rank_claims(a, b, self.numbers | self.floor_numbers, floors, self.labels)
 
     def _compare_plainly(self, owner: str, one: ImageNetwork, other: ImageNetwork) -> Pair:
         return compare_pair(self._numbered(owner, one), self._numbered(owner, other), self.settings.sweeps)

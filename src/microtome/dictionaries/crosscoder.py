@@ -1,9 +1,9 @@
 """Cross-coders: one dictionary of the activations of several models on the same inputs.
 
-Lindsey et al. 2024 (transformer-circuits.pub, "Sparse crosscoders for cross-layer features and model diffing"):
-a feature has one activation and a decoder vector for every model. How long the vectors are says whose feature
-it is. With TopK instead of an L1 penalty, which makes shared features look like one model's (Minder et al. 2025,
-arXiv 2504.02922).
+Lindsey et al. 2024 (transformer-circuits.pub, "Sparse crosscoders for cross-layer features and model
+diffing"): a feature has one activation and a decoder vector for every model. How long the vectors are says
+whose feature it is. With TopK instead of an L1 penalty, which makes shared features look like one model's
+(Minder et al. 2025, arXiv 2504.02922).
 """
 
 from collections.abc import Mapping, Sequence

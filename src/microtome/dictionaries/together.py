@@ -45,7 +45,9 @@ def fit_together(
     stack = _Stack(rows, training, seeds)
     errors = torch.stack([stack.step() for _ in range(training.steps)], 1)
     if not bool(torch.isfinite(errors).all()):
-        raise Diverged("the reconstruction error is no finite number; use a smaller lr or look at the activations")
+        raise Diverged(
+            "the reconstruction error is no finite number; use a smaller lr or look at the activations"
+        )
     variance = torch.stack([(x - x.mean(0)).square().sum() for x in stack.rows]) / len(stack.rows[0])
     return Trained(stack.finished(), errors / variance.clamp_min(1e-30)[:, None])
 
@@ -53,13 +55,18 @@ def fit_together(
 class _Stack:
     """Dictionaries in training: weights ``[M, ...]``, of which each ``Dictionary`` holds its part."""
 
-    def __init__(
-        self, rows: Sequence[Tensor], training: DictionaryTraining, seeds: Sequence[int]
-    ) -> None:
+    def __init__(self, rows: Sequence[Tensor], training: DictionaryTraining, seeds: Sequence[int]) -> None:
         self.training = training
-        self.config = training.dictionary(rows[0].shape[1])
-        self.factors = [input_factor(x.float(), Processes()) for x in rows]
-        self.rows = [x.float() * factor for x, factor in zip(rows, self.factors, strict=True)]
+        self.full = training.dictionary(rows[0].shape[1])
+        self.factors = [_factor(x) for x in rows]
+        # Fewer rows than columns: what is learned lies in the rows' span, and is learned there.
+        few = len(rows[0]) < rows[0].shape[1]
+        self.spans = [torch.linalg.qr(x.float().T).Q for x in rows] if few else None
+        self.rows = [
+            (x.float() if self.spans is None else x.float() @ self.spans[m]) * self.factors[m]
+            for m, x in enumerate(rows)
+        ]
+        self.config = training.dictionary(self.rows[0].shape[1])
         self.flat = torch.cat(self.rows)
         self.orders = [_Order(len(rows[0]), training.batch_size, seed) for seed in seeds]
         shape = (len(rows), self.config.n_features, self.config.d_in)
@@ -137,10 +144,21 @@ class _Stack:
     @torch.no_grad()
     def finished(self) -> list[Dictionary]:
         """The dictionaries for activations as they came: the input factors go into the biases."""
-        for part, factor in zip(self.parts, self.factors, strict=True):
-            for name in ("b_enc", "b_dec"):
-                part.get_parameter(name).div_(factor)
-        return [part.requires_grad_(False).eval() for part in self.parts]
+        found: list[Dictionary] = []
+        for m, part in enumerate(self.parts):
+            whole = TopKDictionary(self.full)
+            for name in WEIGHTS:
+                value = part.get_parameter(name)
+                if self.spans is not None and name != "b_enc":
+                    value = value @ self.spans[m].T
+                scale = self.factors[m] if name.startswith("b_") else 1.0
+                whole.get_parameter(name).copy_(value / scale)
+            found.append(whole.requires_grad_(False).eval())
+        return found
+
+
+def _factor(x: Tensor) -> float:
+    return input_factor(x.float(), Processes())
 
 
 class _Order:
