@@ -1,4 +1,4 @@
-"""When each layer has settled, and whether layers settle from the bottom up, from the top down or together."""
+"""When each layer has settled, and whether layers settle from the bottom up, top down or together."""
 
 from collections.abc import Sequence
 from typing import Any

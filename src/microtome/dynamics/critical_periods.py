@@ -37,7 +37,7 @@ class CriticalPeriod:
 
 @dataclass(frozen=True)
 class Coordination:
-    """What one run's layers do together. ``critical`` and ``transitions`` are ``[L, n - 1]``, ``[L, n - 2]``."""
+    """What one run's layers do together: ``critical [L, n - 1]``, ``transitions [L, n - 2]``."""
 
     critical: np.ndarray
     transitions: np.ndarray
@@ -57,7 +57,7 @@ def critical_periods(
     n_layers, n = values.shape
     critical = np.zeros((n_layers, max(0, n - 1)), dtype=bool)
     transitions = np.zeros((n_layers, max(0, n - 2)), dtype=bool)
-    moving = _moving(values)
+    moving = np.asarray(_moving(values))
     if n < FEWEST or not moving.any():
         return Coordination(critical, transitions, np.zeros(max(0, n - 1)), 1.0, [])
     gaps = np.diff(steps)
@@ -70,7 +70,7 @@ def critical_periods(
     above = (share >= COORDINATED) & (share > limit)
     periods = []
     for first, last in _runs(above):
-        here = critical[:, first:last].any(axis=1)
+        here = np.asarray(critical[:, first:last].any(axis=1))
         peak = float(share[first:last].max())
         change = float("nan") if loss is None else float(loss[last] - loss[first])
         periods.append(
@@ -81,7 +81,7 @@ def critical_periods(
                 last=last,
                 coordination=peak,
                 p=float((1 + (chance >= peak).sum()) / (1 + SHIFTS)),
-                layers=tuple(layer for layer, active in zip(layers, here, strict=True) if active),
+                layers=tuple(layer for layer, active in zip(layers, here.tolist(), strict=True) if active),
                 loss_change=change,
             )
         )

@@ -1,5 +1,7 @@
 """Detectors put to the test: how often they find what is not there, and how often what is."""
 
+import importlib
+import sys
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -98,6 +100,24 @@ def validate_ramps(seeds: int = 40) -> Report:
         return [[ramp.middle for ramp in found if ramp.layer == name] for name in names]
 
     return _report("ramps", detect, RAMP_NULLS, RAMPS, seeds)
+
+
+def detector(text: str) -> Method:
+    """A detector by its name, or the function that ``package.module:function`` names."""
+    if ":" not in text:
+        check_method(text)
+        return text
+    module, _, name = text.partition(":")
+    sys.path.insert(0, "")  # modules of the working folder, as `python -m` finds them
+    try:
+        found = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise bad_value("method", text, f"cannot be imported ({error})", "check module and name") from None
+    finally:
+        sys.path.remove("")
+    if not callable(found):
+        raise bad_value("method", text, "not a function", "name a function of one series")
+    return found
 
 
 def _report(

@@ -31,6 +31,23 @@ class OriginalAnalysis:
     periods: pd.DataFrame
     period_summary: dict[str, Any]
 
+    def told(self) -> list[str]:
+        """What the original printed, in short, and what to think of it."""
+        patterns: dict[str, int] = {}
+        for entry in self.convergence:
+            pattern = entry["convergence_pattern"]
+            patterns[pattern] = patterns.get(pattern, 0) + 1
+        summary = self.period_summary["summary"]
+        counts = ", ".join(f"{name} {count}" for name, count in patterns.items())
+        return [
+            f"The original analysis of {self.measure}, {len(self.names)} runs:",
+            f"  convergence: {counts}",
+            f"  jumps: {self.jump_summary['total_jumps']:,}",
+            f"  critical periods: {summary['mean_critical_periods']:.1f} steps a run, coordination"
+            f" {summary['mean_coordination']:.3f}, {summary['experiments_with_strong_periods']} runs strong",
+            "Its steps are indices of records, and its jumps are as many on noise; leave out --as-original.",
+        ]
+
 
 def analyse_folder(folder: str | Path, measure: str = "stable_rank") -> OriginalAnalysis:
     """Read every run file in ``folder`` and analyse one measure. Raises ``MicrotomeError`` in one line."""
