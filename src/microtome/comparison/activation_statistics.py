@@ -57,8 +57,8 @@ def analyse(
             first = activations[arm.name][0]
             _documented(part, arm.name, layer.names.get(arm.name, layer.label), first, layer.label)
             for statistic in STATISTICS:
-                _rows(part, statistic, layer.label, arm.name, activations, measured)
-            _selectivity_rows(part, layer.label, arm.name, activations, measured)
+                _rows(part, statistic, layer.label, arms, arm.name, activations, measured)
+            _selectivity_rows(part, layer.label, arms, arm.name, activations, measured)
         _principal(part, arms, activations, layer.label, rows, settings.components)
     for pair in pairs(arms, activations):
         for statistic in STATISTICS:
@@ -127,6 +127,7 @@ def _rows(
     part: Part,
     statistic: str,
     layer: str,
+    arms: Arms,
     arm: str,
     activations: Mapping[str, Sequence[Activations]],
     measured: _Measurements,
@@ -136,7 +137,7 @@ def _rows(
     own = [v for v in values if v is not None]
     if not own:
         return
-    floor = [measured.values(statistic, network, layer) for network in untrained(activations, arm)]
+    floor = [measured.values(statistic, network, layer) for network in untrained(arms, activations, arm)]
     floor_means = [float(v.mean()) for v in floor if v is not None]
     value, low, high = interval(np.mean(own, axis=0))
     null = None
@@ -155,11 +156,12 @@ def _rows(
 def _selectivity_rows(
     part: Part,
     layer: str,
+    arms: Arms,
     arm: str,
     activations: Mapping[str, Sequence[Activations]],
     measured: _Measurements,
 ) -> None:
-    _rows(part, SELECTIVITY, layer, arm, activations, measured)
+    _rows(part, SELECTIVITY, layer, arms, arm, activations, measured)
 
 
 def _documented(part: Part, arm: str, name: str, network: Activations, layer: str) -> None:

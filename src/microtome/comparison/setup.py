@@ -180,12 +180,12 @@ def _split_support(images: LabelledImages, config: CompareConfig) -> tuple[Label
 
 
 def _floors(arms: Sequence[Arm], config: CompareConfig) -> dict[str, Arm]:
-    """Untrained networks for each arm; arms that differ in the number of classes at most share theirs."""
+    """Untrained networks for each arm; arms of one architecture share theirs."""
     made: dict[str, Arm] = {}
     floors = {}
     for arm in arms:
         network = arm.networks[0]
-        key = repr(sorted((k, str(v)) for k, v in network.architecture.items() if k != "n_classes"))
+        key = repr(sorted((k, str(v)) for k, v in network.architecture.items()))
         if not network.architecture:
             key = network.name
         if key not in made:
