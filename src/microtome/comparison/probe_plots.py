@@ -115,7 +115,7 @@ def depth_figure(drawn: Drawn, arm: str) -> Figure:
 def layer_figure(drawn: Drawn, arm: str, layer: str, task: str) -> Figure:
     """One layer and label: accuracies against their controls, how probes were chosen, and the code."""
     # Dozens of these are drawn: fixed margins take half the time of a layout that is worked out.
-    figure = Figure(figsize=(9.9, 2.9), layout="none")
+    figure = Figure(figsize=(9.9, 2.9), layout="none")  # pyright: ignore[reportArgumentType]
     axes = figure.subplots(1, 3, squeeze=False)
     figure.subplots_adjust(left=0.065, right=0.985, bottom=0.2, top=0.8, wspace=0.28)
     figure.suptitle(f"{task} in {layer} of {arm}", x=0.01, ha="left")

@@ -106,10 +106,10 @@ class _GroupProbes:
     def _layer(self, network: _Network, label: str) -> Tensor:
         """Probe one layer of one network by all but the MLPs; what the MLP is to see is given back."""
         rows = network.activations.rows(label, self.settings.site)[self.group.rows]
-        x = coordinates(rows, self.settings.max_dimensions)
-        if not torch.isfinite(x).all():
-            x = torch.zeros(len(rows), 1, dtype=torch.float64)
+        if not np.isfinite(rows).all():
+            rows = np.zeros((len(rows), 1))
             self._remark(f"{network.name}: activations of {label} are not finite; probed as constant")
+        x = coordinates(rows, self.settings.max_dimensions)
         folded = FoldedRows(x, self.group.folds)
         network.layers.append({task.name: self._linear(network, folded, task) for task in self.group.tasks})
         return mlp_inputs(x, self.settings.mlp_dimensions)
