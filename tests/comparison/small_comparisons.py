@@ -72,7 +72,9 @@ def trained(seed: int, steps: int = 150) -> ImageNetwork:
         nn.functional.cross_entropy(module(x[rows]), y[rows]).backward()
         optimiser.step()
     module.eval().requires_grad_(False)
-    return ImageNetwork(module, f"trained{seed}", architecture={"class": "SmallNet"}, digest=f"trained-{seed}")
+    return ImageNetwork(
+        module, f"trained{seed}", architecture={"class": "SmallNet"}, digest=f"trained-{seed}"
+    )
 
 
 def with_fresh_layer(net: ImageNetwork, layer: str, seed: int) -> ImageNetwork:

@@ -45,7 +45,8 @@ class Positions:
 class Activations:
     """What one network gives for all images. ``layers`` are labels.
 
-    Sites are before ("pre") and after the nonlinearity ("post"). A layer without a nonlinearity of its own has the same values at both sites.
+    Sites are before ("pre") and after the nonlinearity ("post"). A layer without a nonlinearity of its own
+    has the same values at both.
     """
 
     arm: str

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -62,7 +63,7 @@ def trace_layers(
 
     handles = []
     for name, part in leaves():
-        handles.append(part.register_forward_pre_hook(lambda _m, _a, name=name: running.append(name)))
+        handles.append(part.register_forward_pre_hook(partial(_note, running, name)))
         handles.append(part.register_forward_hook(lambda _m, _a, _o: running.clear()))
     try:
         with torch.no_grad(), listening(module, names, layer, nonlinearity, function):
@@ -76,6 +77,10 @@ def trace_layers(
         TracedLayer(name, type(module.get_submodule(name)).__name__, shape, after.get(name, ""))
         for name, shape in shapes.items()
     ]
+
+
+def _note(running: list[str], name: str, _module: nn.Module, _args: object) -> None:
+    running.append(name)
 
 
 @dataclass(frozen=True)

@@ -61,7 +61,16 @@ def _one_layer(
     units = np.stack([gram.unit for group in grams for gram in group])
     flat = units.reshape(len(units), -1)
     where = np.split(np.arange(len(units)), np.cumsum([len(group) for group in grams])[:-1])
-    found = LayerSimilarity(label, np.clip(flat @ flat.T, -1.0, 1.0), *where[:3], where[-1], len(rows), units)
+    found = LayerSimilarity(
+        label,
+        np.clip(flat @ flat.T, -1.0, 1.0),
+        where[0],
+        where[1],
+        where[2],
+        where[-1],
+        len(rows),
+        units,
+    )
     _cka_rows(part, pair, found)
     _second_opinions(part, pair, label, grams, settings)
     return found

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, Int
-from scipy.stats import norm
 from scipy.stats import t as student
 
 from microtome.comparison.gram import cka_input_values
@@ -175,7 +174,7 @@ def _claim(
     p = max(two_sided(natural, error, np.inf), two_sided(effect, by_seeds, freedom))
     slope = abs(natural / effect) if abs(effect) > 1e-9 else 0.0
     reach = student.ppf(0.975, freedom) * by_seeds * slope if freedom > 0 else np.inf
-    half = max(float(reach), norm.ppf(0.975) * error)
+    half = float(max(reach, 1.96 * error))
     seeds = (len(layer.a), len(layer.b))
     return Claim(
         analysis, about, pair.name_a, pair.name_b, natural, natural - half, natural + half, p, layer.n,
@@ -196,7 +195,7 @@ def _moved_claims(analysis: str, pair: Pair, layers: Sequence[LayerSimilarity]) 
         floors = [_among_themselves(layer, layer.floor_a)]
         floors.append(floors[0] if layer.one_architecture else _among_themselves(layer, layer.floor_b))
         about = f"how far they are from untrained networks at {layer.label} (1 - debiased CKA)"
-        measured.append(Measured(about, layer.label, *away, *floors, scale="log"))
+        measured.append(Measured(about, layer.label, away[0], away[1], floors[0], floors[1], scale="log"))
     return difference_claims(analysis, pair.name_a, pair.name_b, measured)
 
 

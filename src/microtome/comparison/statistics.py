@@ -121,7 +121,7 @@ def _claim(analysis: str, a: str, b: str, m: Measured, variance: float, freedom:
         norm.ppf(0.5 + LEVEL / 2) * by_inputs,
     )
     slope = natural / effect if abs(effect) > 1e-12 else scale.back(np.array([m.a.mean(), m.b.mean()]))
-    half *= abs(slope)
+    half = float(half * abs(slope))
     return Claim(
         analysis,
         m.about,

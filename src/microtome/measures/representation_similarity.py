@@ -50,7 +50,7 @@ def without_bias(gram: Float[np.ndarray, "n n"]) -> Float[np.ndarray, "n n"]:
     return k
 
 
-def debiased_cka(x: Float[Array, "n d"], y: Float[Array, "n e"]) -> float:
+def debiased_cka(x: Float[Array, "n d"], y: Float[Array, "m e"]) -> float:
     """Linear CKA from unbiased HSIC estimates (Song et al., 2012; Nguyen et al., 2021).
 
     1 for the same representation up to rotation and scale, about 0 for unrelated ones however wide they are
@@ -68,7 +68,7 @@ def cosine(a: np.ndarray, b: np.ndarray) -> float:
     return float(np.clip(np.vdot(a, b) / np.sqrt(one) / np.sqrt(other), -1.0, 1.0))
 
 
-def procrustes_distance(x: Float[Array, "n d"], y: Float[Array, "n e"]) -> float:
+def procrustes_distance(x: Float[Array, "n d"], y: Float[Array, "m e"]) -> float:
     """``1 - |X^T Y|_*`` of centred matrices of Frobenius norm 1, in [0, 1] (Ding et al., 2021, halved).
 
     Half the squared distance left after the best rotation: 0 for the same representation up to rotation and
@@ -79,7 +79,7 @@ def procrustes_distance(x: Float[Array, "n d"], y: Float[Array, "n e"]) -> float
     return float(np.clip(1.0 - np.linalg.svd(a.T @ b, compute_uv=False).sum(), 0.0, 1.0))
 
 
-def rsa(x: Float[Array, "n d"], y: Float[Array, "n e"]) -> float:
+def rsa(x: Float[Array, "n d"], y: Float[Array, "m e"]) -> float:
     """Rank correlation between the two matrices of Euclidean distances (Kriegeskorte et al., 2008)."""
     _same_inputs(x, y)
     return rank_correlation(distances(gram(x)), distances(gram(y)))
@@ -98,7 +98,7 @@ def rank_correlation(a: Float[np.ndarray, " pairs"], b: Float[np.ndarray, " pair
     return cosine(one - one.mean(), other - other.mean())
 
 
-def principal_angles(x: Float[Array, "n d"], y: Float[Array, "n e"], k: int) -> Float[np.ndarray, " k"]:
+def principal_angles(x: Float[Array, "n d"], y: Float[Array, "m e"], k: int) -> Float[np.ndarray, " k"]:
     """Cosines of the angles between the spans of the first ``k`` principal scores of each, largest first.
 
     The scores are patterns over inputs, so that networks of different width can be compared. Directions
@@ -108,7 +108,7 @@ def principal_angles(x: Float[Array, "n d"], y: Float[Array, "n e"], k: int) -> 
     return np.clip(np.linalg.svd(_top(x, k).T @ _top(y, k), compute_uv=False), 0.0, 1.0)
 
 
-def subspace_overlap(x: Float[Array, "n d"], y: Float[Array, "n e"], k: int) -> float:
+def subspace_overlap(x: Float[Array, "n d"], y: Float[Array, "m e"], k: int) -> float:
     """Mean squared cosine of the principal angles between the spans of the first ``k`` principal scores.
 
     1 for the same span, about ``k / (n - 1)`` by chance, 0 where one of the two does not vary.
