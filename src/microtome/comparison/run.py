@@ -2,8 +2,8 @@
 
 import shutil
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from torch import Tensor
@@ -12,7 +12,7 @@ from microtome.comparison.activations import Activations, collect
 from microtome.comparison.analyses import analyse, draw
 from microtome.comparison.arms import Arm, Arms
 from microtome.comparison.config import CompareConfig
-from microtome.comparison.layers import Matching, match_layers, trace_layers
+from microtome.comparison.layers import Matching, TracedLayer, match_layers, trace_layers
 from microtome.comparison.part import Part
 from microtome.comparison.result import AFTER, KIND, Comparison, load_comparison, save_results
 from microtome.comparison.saved import load_part, save_part
@@ -130,6 +130,7 @@ class _Job:
             for arm in self.material.arms
         }
         matching = match_layers(traces, dict(pair.split("=") for pair in self.config.layer_map))
+        matching = _without_unequal_heads(matching, traces, self.note)
         same = [layer.label for layer in matching.layers if len(set(layer.names.values())) == 1]
         if same:
             self.note(f"layers of one name: {', '.join(same)}")
@@ -236,6 +237,22 @@ class _Job:
             "labels": {name: len(labels.names) for name, labels in images.labels.items()},
             "analyses": list(parts),
         }
+
+
+def _without_unequal_heads(
+    matching: Matching, traces: Mapping[str, Sequence[TracedLayer]], note: Note
+) -> Matching:
+    """The matching without last layers of unequal width: they answer different questions."""
+    heads = {arm: layers[-1] for arm, layers in traces.items()}
+    last = matching.layers[-1]
+    widths = sorted({layer.shape for layer in heads.values()})
+    if len(matching.layers) < 2 or len(widths) == 1:
+        return matching
+    if any(last.names[arm] != head.name for arm, head in heads.items()):
+        return matching
+    note(f"{last.label}: left out, it tells {' and '.join(str(w[0]) for w in widths)} classes apart")
+    remarks = tuple(line for line in matching.remarks if last.label not in line)
+    return replace(matching, layers=matching.layers[:-1], remarks=remarks)
 
 
 def _two(network: ImageNetwork, images: LabelledImages) -> Tensor:

@@ -12,6 +12,11 @@ from microtome.plotting.style import colour, heatmap, light_grid, note, panels, 
 ARMS = ("meta", "baseline")
 
 
+def file_word(layer: str) -> str:
+    """A layer's name as it stands in file names: ``fc_layers_0`` for ``fc_layers.0``."""
+    return layer.replace(".", "_")
+
+
 def save(figure: Figure, path: Path) -> Path:
     """Write a figure as PNG."""
     with atomic_path(path) as temporary:

@@ -136,13 +136,13 @@ def _look_into(path: Path) -> str:
 
 
 def _digits(split: str, size: int | None, channels: int | None, limit: int | None) -> LabelledImages:
-    if split not in ("train", "test"):
-        raise bad_value("split", split, "the digits have none of that name", "use train or test")
-    half = digits().train if split == "train" else digits().test
-    assert half.y is not None
-    labels = encode(half.y.tolist())
+    if split not in ("train", "test", "all"):
+        raise bad_value("split", split, "the digits have none of that name", "use train, test or all")
+    halves = digits() if split == "all" else [digits().train if split == "train" else digits().test]
+    x = torch.cat([half.x for half in halves])
+    labels = encode([digit for half in halves if half.y is not None for digit in half.y.tolist()])
     rows = choose(labels, limit)
-    pixels = (half.x[torch.from_numpy(rows)].reshape(-1, 1, 8, 8) * 255).round().to(torch.uint8)
+    pixels = (x[torch.from_numpy(rows)].reshape(-1, 1, 8, 8) * 255).round().to(torch.uint8)
     names = [f"digits {split} {i}" for i in rows]
     return labelled(resize(pixels, size, channels), {"digit": pick(labels, rows)}, names, f"digits ({split})")
 
