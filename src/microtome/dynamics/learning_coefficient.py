@@ -27,6 +27,7 @@ STEP_SIZES = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3)
 LOCALIZATION = 100.0
 MOST_AT_ONCE = 256
 BEYOND = 10.0  # a coefficient is at most half the number of parameters: a draw above so many times it is lost
+DRIFT = 0.2
 AGREES = 0.25  # neighbouring step sizes whose estimates differ by less than this share
 Loss = Callable[[Tensor, Tensor], Tensor]
 
@@ -57,12 +58,12 @@ class Chains:
 
     @property
     def settled(self) -> bool:
-        """Whether the two halves of what is kept agree: within a tenth, or within their scatter."""
+        """Whether the two halves of what is kept agree: within a fifth, or within their scatter."""
         if not self.finite:
             return False
         first, second = np.array_split(self.trace[:, -self.kept :].mean(0), 2)
         scatter = math.sqrt((first.var() + second.var()) / 2)
-        return abs(second.mean() - first.mean()) <= max(0.1 * abs(self.value), 0.5 * scatter)
+        return bool(abs(second.mean() - first.mean()) <= max(DRIFT * abs(self.value), scatter))
 
     @property
     def usable(self) -> bool:
