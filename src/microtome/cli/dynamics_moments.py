@@ -20,7 +20,7 @@ class MomentsOptions(Config):
 
     num_jumps: int = 5
     """How many changes; each gives three moments."""
-    by: list[str] = ["jump", "ramp", "period", "loss"]
+    by: tuple[str, ...] = ("jump", "ramp", "period", "loss")
     """The kinds of change that count."""
     span: int | None = None
     """Training steps between a change and the moments before and after it; null takes the change's own."""

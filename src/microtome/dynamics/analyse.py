@@ -18,9 +18,7 @@ FLOOR = 1e-6  # of a series' largest value: less than this is rounding
 # The measure that convergence and critical periods are about, unless one is named.
 PREFERRED = ("participation_ratio", "participation_ratio_singular_values", "stable_rank")
 NOT_COURSES = ("epoch", "lr", "learning_rate", "seconds", "time")  # logged, but no result of the training
-OLD_STABLE_RANK = (
-    "in files of the original tracker it divides by the wrong norm and is 1 whatever the layer does"
-)
+OLD_STABLE_RANK = "the original tracker divided by the wrong norm: it is 1 whatever the layer does"
 
 
 @dataclass
@@ -68,7 +66,10 @@ def analyse_run(
     if len(steps) > 1:
         for name, layers, values in groups:
             level = alpha / len(groups)
-            jumps += find_jumps(steps, values, method, level, FLOOR, layers=layers, measure=name)
+            found = find_jumps(steps, values, method, level, FLOOR, layers=layers, measure=name)
+            # Where whole numbers are counted, one more or less is rounding of a course that may be smooth.
+            least = 1.0 if method == "level_shift" and _counts(values) else 0.0
+            jumps += [jump for jump in found if abs(jump.size) > least]
         ramps = _ramps(steps, groups)
     main = _main_measure(chosen, living)
     values = run.values[main].T if main else np.zeros((0, len(steps)))
@@ -120,6 +121,12 @@ def _ramps(steps: np.ndarray, groups: list[tuple[str, list[str], np.ndarray]]) -
     return [replace(r, measure=keys[int(r.layer)][0], layer=keys[int(r.layer)][1]) for r in found]
 
 
+def _counts(values: np.ndarray) -> bool:
+    """Whether all values are whole numbers."""
+    finite = values[np.isfinite(values)]
+    return bool((finite == np.round(finite)).all())
+
+
 def _chosen(run: DynamicsRun, measures: Sequence[str] | None) -> list[str]:
     if measures is None:
         return run.measures
@@ -159,8 +166,8 @@ def _about_records(run: DynamicsRun, measures: list[str]) -> list[str]:
     if len(run.steps()) < FEWEST:
         told.append(f"{run.name} has {len(run.steps())} records; jumps need {FEWEST}, so none were searched")
     for name in measures:
-        gaps = (~np.isfinite(run.values[name])).any(axis=0)
-        if gaps.any() and np.isfinite(run.values[name]).any():
+        gaps = [not np.isfinite(column).all() for column in run.values[name].T]
+        if any(gaps) and np.isfinite(run.values[name]).any():
             layers = [layer for layer, gap in zip(run.layers, gaps, strict=True) if gap]
             told.append(
                 f"{name} is not finite everywhere in {layers[0]}" + _more(layers) + "; left out there"

@@ -133,9 +133,9 @@ def _by_chance(critical: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return reached
 
 
-def _runs(above: np.ndarray) -> list[tuple[int, int]]:
+def _runs(above: Any) -> list[tuple[int, int]]:
     """First and one-past-last of each run of True; a gap of one record does not end a period."""
-    joined = above.copy()
-    joined[1:-1] |= above[:-2] & above[2:]
+    joined: Any = np.array(above, dtype=bool)
+    joined[1:-1] |= joined[:-2] & joined[2:]
     edges = np.flatnonzero(np.diff(np.concatenate([[False], joined, [False]]).astype(int)))
     return [(int(first), int(last)) for first, last in zip(edges[::2], edges[1::2], strict=True)]

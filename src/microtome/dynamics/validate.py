@@ -5,6 +5,7 @@ import sys
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 
@@ -117,7 +118,7 @@ def detector(text: str) -> Method:
         sys.path.remove("")
     if not callable(found):
         raise bad_value("method", text, "not a function", "name a function of one series")
-    return found
+    return cast(Method, found)
 
 
 def _report(
