@@ -11,6 +11,7 @@ from sklearn.datasets import load_digits
 from torch import nn
 
 from microtome.comparison import activation_statistics, similarity
+from microtome.comparison.activation_config import SimilarityConfig
 from microtome.comparison.activations import Activations, collect
 from microtome.comparison.arms import Arm, Arms, MatchedLayer
 from microtome.comparison.layers import match_layers, trace_layers
@@ -102,8 +103,9 @@ def compare(
     folder: Path,
     images: LabelledImages | None = None,
     batch_size: int = 64,
+    quick: bool = False,
 ) -> tuple[Arms, dict[str, list[Activations]], list[Part]]:
-    """Both analyses of two arms."""
+    """Both analyses of two arms; a quick one spends little on what no claim is made of."""
     images = images or digit_images()
     floor = Arm("untrained", tuple(floors))
     arms = Arms((Arm("a", tuple(a)), Arm("b", tuple(b))), {"a": floor, "b": floor}, layers_of(a[0]))
@@ -114,7 +116,11 @@ def compare(
         ]
         for arm in (*arms.given, floor)
     }
-    parts = [part.analyse(arms, activations, images) for part in (activation_statistics, similarity)]
+    settings = SimilarityConfig(second_opinion_images=8, permutations=20) if quick else SimilarityConfig()
+    parts = [
+        activation_statistics.analyse(arms, activations, images),
+        similarity.analyse(arms, activations, images, settings),
+    ]
     return arms, activations, parts
 
 

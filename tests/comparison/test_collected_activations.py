@@ -1,4 +1,4 @@
-"""Layers, norms and activations: what is kept is what the network computes, whatever the order and batches."""
+"""Layers, norms and activations: what is kept is what the network computes, whatever order and batches."""
 
 import numpy as np
 import pytest

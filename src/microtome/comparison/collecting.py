@@ -85,6 +85,7 @@ class Sheet:
             units = x[0].numel()
             self._sum = torch.zeros(units, dtype=torch.float64, device=x.device)
             self._squares = torch.zeros_like(self._sum)
+            self._first = x[0].reshape(-1).clone()  # sums are of what differs from it, for precision
         rows, channels = pooled(x, sizes, self.pool)
         self._append("rows", rows)
         self._append("channels", channels)
@@ -115,14 +116,14 @@ class Sheet:
         """Add to the sums, a piece at a time that fits the cache."""
         sums = torch.zeros(2, x.shape[1], device=x.device)
         for piece in x.split(max(1, CACHED // x.shape[1])):
-            squares = piece * piece
+            apart = piece - self._first
             if len(piece) == 1:
-                sums[0] += piece[0]
-                sums[1] += squares[0]
+                sums[0] += apart[0]
+                sums[1].addcmul_(apart[0], apart[0])
             else:  # a product with ones is several times faster than a sum over rows
                 ones = torch.ones(len(piece), device=x.device)
-                sums[0] += ones @ piece
-                sums[1] += ones @ squares
+                sums[0] += ones @ apart
+                sums[1] += ones @ apart.square_()
             low, high = torch.aminmax(piece)
             self._range = [min(self._range[0], low.item()), max(self._range[1], high.item())]
         self._sum += sums[0]
@@ -146,8 +147,9 @@ class Sheet:
 
     def finish(self) -> None:
         """Write the statistics."""
-        mean = (self._sum / self.n).cpu().numpy()
-        variance = np.maximum((self._squares / self.n).cpu().numpy() - mean**2, 0.0)
+        shift = (self._sum / self.n).cpu().numpy()
+        variance = np.maximum((self._squares / self.n).cpu().numpy() - shift**2, 0.0)
+        mean = shift + self._first.cpu().numpy()
         low, high = self._range
         # sums were kept with channels last
         mean, std = (v.reshape(-1, self.shape[0]).T.ravel() for v in (mean, np.sqrt(variance)))

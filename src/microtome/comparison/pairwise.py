@@ -114,5 +114,5 @@ def apart(
         squares, freedom = squares + extra.rest * extra.rest_freedom, freedom + extra.rest_freedom
     variance = squares / freedom if freedom else 0.0
     # Rests of pairs that share a network are not independent: there are no more of them than networks.
-    freedom = min(freedom, max(k - len(np.unique(groups)), 2.0))
+    freedom = float(min(freedom, max(k - len(np.unique(groups)), 2)))
     return Contrast(float(fitted[k]), variance * float(inverse[k, k]), freedom)
