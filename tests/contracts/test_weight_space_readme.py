@@ -95,12 +95,12 @@ def test_the_basic_usage_writes_every_documented_file(capsys: pytest.CaptureFixt
     }
     weights = {path.name for path in (out / "weight_analysis").glob("*.png")}
     assert {"pca_comparison_conv_conv1.png", "pca_comparison_conv_conv2.png"} <= weights
-    assert {"weight_stats_conv1.weight.png", "weight_stats_conv2.weight.png"} <= weights
+    assert {"weight_stats_conv1_weight.png", "weight_stats_conv2_weight.png"} <= weights
     # The layers that the original left out because their names differ.
     assert any("fc" in name and name.startswith("pca_comparison_fc_") for name in weights)
     for arm, layers in (("meta", LAYERS_OF_META), ("baseline", LAYERS_OF_BASELINE)):
         files = {path.name for path in (out / "activation_analysis" / arm).iterdir()}
-        for layer in layers:
+        for layer in (name.replace(".", "_") for name in layers):
             assert f"pca_activations_{layer}.png" in files
             assert f"act_stats_{layer}.png" in files
             text = (out / "activation_analysis" / arm / f"act_summary_{layer}.txt").read_text()
@@ -163,7 +163,7 @@ meta_model, baseline_model = load_models('meta_model.pt', 'baseline_model.pt')
     found = names["compare_weight_spaces"](meta, baseline, "weights")
     assert set(found) == {"meta_conv_pca", "baseline_conv_pca", "meta_fc_pca", "baseline_fc_pca"}
     assert set(found["meta_conv_pca"]["conv1"]) == {"transformed", "explained_variance_ratio", "components"}
-    assert (Path("weights") / "pca_comparison_fc_fc_layers.0.png").is_file()
+    assert (Path("weights") / "pca_comparison_fc_fc_layers_0.png").is_file()
     loader = analyze_models.load_data("data", 1, batch_size=16)
     assert next(iter(loader))["image"].shape[1:] == (3, 128, 128)
 

@@ -158,10 +158,11 @@ def analyze_activations(
         thinned = x[:: max(1, -(-len(x) // PCA_ROWS))].numpy()
         pca = PCA(n_components=min(2, *thinned.shape), random_state=0).fit(thinned)
         figure = plots.activation_pca(pca.transform(thinned), pca.explained_variance_ratio_, layer)
-        plots.save(figure, folder / f"pca_activations_{layer}.png")
+        plots.save(figure, folder / f"pca_activations_{plots.file_word(layer)}.png")
         std = x.std(0) if len(x) > 1 else torch.zeros(x.shape[1])
         plots.save(
-            plots.unit_statistics(x.mean(0).numpy(), std.numpy(), layer), folder / f"act_stats_{layer}.png"
+            plots.unit_statistics(x.mean(0).numpy(), std.numpy(), layer),
+            folder / f"act_stats_{plots.file_word(layer)}.png",
         )
         lines = [f"Layer: {layer}"] + [
             f"{words}: {float(number):.6f}"
@@ -173,7 +174,7 @@ def analyze_activations(
                 ("Max activation", x.max()),
             )
         ]
-        write_text(folder / f"act_summary_{layer}.txt", "\n".join(lines) + "\n")
+        write_text(folder / f"act_summary_{plots.file_word(layer)}.txt", "\n".join(lines) + "\n")
 
 
 def visualize_autoencoder_features(
@@ -181,10 +182,10 @@ def visualize_autoencoder_features(
 ) -> Float[np.ndarray, "F d"]:
     """Draw ``ae_weight_dist_*`` and ``ae_feature_sparsity_*``; returns the encoder's weights, 0..1."""
     weights = autoencoder.encoder.weight.detach().float().cpu().numpy()
-    folder = Path(output_dir)
-    plots.save(plots.encoder_weights(weights, layer_name), folder / f"ae_weight_dist_{layer_name}.png")
+    folder, word = Path(output_dir), plots.file_word(layer_name)
+    plots.save(plots.encoder_weights(weights, layer_name), folder / f"ae_weight_dist_{word}.png")
     share = (np.abs(weights) < NEAR_ZERO).mean(1)
-    plots.save(plots.feature_sparsity(share, layer_name), folder / f"ae_feature_sparsity_{layer_name}.png")
+    plots.save(plots.feature_sparsity(share, layer_name), folder / f"ae_feature_sparsity_{word}.png")
     low = weights.min(1, keepdims=True)
     return (weights - low) / np.maximum(weights.max(1, keepdims=True) - low, 1e-12)
 
@@ -211,9 +212,10 @@ def compare_models_with_autoencoders(
         for layer, rows in activations.items():
             hidden = max(1, min(rows.shape[1] // 2, 256))
             autoencoder, history = train_sparse_autoencoder(rows, hidden, epochs=epochs, device=device)
-            write_torch(folder / f"{arm}_ae_{layer}.pt", autoencoder.state_dict())
+            word = plots.file_word(layer)
+            write_torch(folder / f"{arm}_ae_{word}.pt", autoencoder.state_dict())
             figure = plots.losses(history, f"Autoencoder of {arm} {layer}")
-            plots.save(figure, folder / f"{arm}_ae_losses_{layer}.png")
+            plots.save(figure, folder / f"{arm}_ae_losses_{word}.png")
             found[f"{arm}_autoencoders"][layer] = {
                 "autoencoder": autoencoder,
                 "losses": history,

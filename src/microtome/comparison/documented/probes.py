@@ -122,7 +122,7 @@ def probe_layer_representations(
             results[layer][task] = _both_probes(x, y, device, epochs)
             histories = {kind: found["history"] for kind, found in results[layer][task].items()}
             figure = plots.probe_history(histories, f"{layer}: {task}")
-            plots.save(figure, Path(output_dir) / f"probe_{layer}_{task}.png")
+            plots.save(figure, Path(output_dir) / f"probe_{plots.file_word(layer)}_{task}.png")
     return results
 
 

@@ -10,7 +10,8 @@ from jaxtyping import Float
 from scipy.optimize import linear_sum_assignment
 from torch import nn
 
-from microtome.comparison.documented.plots import pca_panels, save, weight_panels
+from microtome.comparison.documented.plots import file_word, pca_panels, save, weight_panels
+from microtome.core.atomic import write_text
 from microtome.core.device import resolve_device
 from microtome.core.errors import MicrotomeError
 from microtome.targets.image_network import open_network
@@ -95,7 +96,7 @@ def plot_pca_comparisons(
     return [
         save(
             pca_panels(meta_pca[a], baseline_pca[b], a, b),
-            Path(output_dir) / f"pca_comparison_{layer_type}_{a}.png",
+            Path(output_dir) / f"pca_comparison_{layer_type}_{file_word(a)}.png",
         )
         for a, b in paired(meta_pca, baseline_pca)
     ]
@@ -128,18 +129,21 @@ def plot_weight_statistics(
         if "weight" not in name or other is None:
             continue
         ours, theirs = (p.detach().float().flatten().cpu().numpy() for p in (parameter, other))
-        paths.append(save(weight_panels(ours, theirs, name), Path(output_dir) / f"weight_stats_{name}.png"))
+        paths.append(
+            save(weight_panels(ours, theirs, name), Path(output_dir) / f"weight_stats_{file_word(name)}.png")
+        )
     return paths
 
 
 def compute_weight_correlations(
-    meta_model: nn.Module, baseline_model: nn.Module
+    meta_model: nn.Module, baseline_model: nn.Module, output_dir: str | Path | None = None
 ) -> dict[str, dict[str, Any]]:
     """Pearson correlation of the weights of layers that both networks have in one shape.
 
     ``correlation`` takes rows as they stand, ``matched_correlation`` after pairing the rows (filters) of the
     two layers one to one so that the sum of correlations is largest; ``assignment`` is that pairing. Networks
-    may differ by the order of their filters alone: only the second says so. Raises ``MicrotomeError`` when no
+    may differ by the order of their filters alone: only the second says so. With ``output_dir`` the table is
+    written to ``weight_correlations.csv`` there. Raises ``MicrotomeError`` when no
     layer can be compared.
     """
     found: dict[str, dict[str, Any]] = {}
@@ -162,6 +166,13 @@ def compute_weight_correlations(
             }
     if not found:
         raise MicrotomeError("the two networks have no layer of one shape; compare their activations instead")
+    if output_dir is not None:
+        rows = [
+            f"{a},{f['layer']},{f['correlation']:.6f},{f['matched_correlation']:.6f}"
+            for a, f in found.items()
+        ]
+        table = ["meta_layer,baseline_layer,correlation,matched_correlation", *rows]
+        write_text(Path(output_dir) / "weight_correlations.csv", "\n".join(table) + "\n")
     return found
 
 
