@@ -13,16 +13,19 @@ from torch import Tensor, nn
 from microtome.core.config import Config
 from microtome.core.device import say
 from microtome.core.errors import MicrotomeError, bad_value
-from microtome.dynamics.looking import Look, Looking, probe_tensors
+from microtome.dynamics.looking import Looking, probe_tensors
 from microtome.dynamics.record_config import RecordingConfig
 from microtome.dynamics.recording import Recording
 from microtome.dynamics.states import Keeper, State
-from microtome.dynamics.when import NEVER, Schedule, log2_then, schedule
-from microtome.measures.dimensionality import known_measures, measure_spectra, spectrum
+from microtome.dynamics.when import NEVER, Schedule, log2, log2_then, schedule
+from microtome.measures.dimensionality import gram, known_measures, measure_spectra, spectrum
 
 When = Schedule | Callable[[int], bool] | str | int
 
 WATCHED = "participation_ratio"  # the measure that tells which states to keep
+
+WINDOW = 32  # steps of training batches whose records are worked out together
+MOST_WAITING_BYTES = 1 << 26
 
 
 class Recorder:
@@ -82,6 +85,7 @@ class Recorder:
         self.save = save if save is None or save == "auto" else schedule(save)
         self._whole = captures is not False
         self._looking = Looking(model, probe, labels, layers, on, conv, attention, note)
+        self._waiting: list[tuple[int, dict[str, Tensor], dict[str, Tensor]]] = []
         self._keeper: Keeper | None = None
         self._watched = self.measures.index(WATCHED) if WATCHED in self.measures else 0
         self._last: int | None = None
@@ -191,34 +195,50 @@ class Recorder:
             return
         if not self.recording.layers:
             self._describe()
-        values = np.full((len(self._looking.layers), len(self.measures)), np.nan)
-        heard = [place for place, name in enumerate(self._looking.layers) if name in look.rows]
-        rows = [look.rows[self._looking.layers[place]] for place in heard]
-        values[heard] = measure_spectra(spectrum(rows), self.measures)
-        self.recording.add(step, values)
         if look.scalars:
             self.recording.add_scalars(step, look.scalars)
         if look.captured:
             self.recording.save_capture(step, look.captured)
-        if self.save == "auto":
-            self._keep(step, values, look)
-        elif isinstance(self.save, Schedule) and self.save(step):
+        grams = {name: gram(rows) for name, rows in look.rows.items()}
+        self._waiting.append((step, look.rows, grams))
+        # Records close together are worked out together, which costs a third less.
+        held = sum(rows.nbytes for rows in look.rows.values()) * len(self._waiting)
+        soon = self._looking.on == "batch" and held < MOST_WAITING_BYTES and not log2()(step)
+        if not soon or step - self._waiting[0][0] >= WINDOW - self._stride:
+            self._work_out(look.scalars)
+        if isinstance(self.save, Schedule) and self.save(step):
             self._save(step, "schedule")
 
-    def _keep(self, step: int, values: np.ndarray, look: Look) -> None:
+    def _work_out(self, scalars: Mapping[str, Any]) -> None:
+        """Measures of the records that wait, written down and watched."""
+        waiting, self._waiting = self._waiting, []
+        if not waiting:
+            return
+        layers = {name: place for place, name in enumerate(self._looking.layers)}
+        values = np.full((len(waiting), len(layers), len(self.measures)), np.nan)
+        heard = [(i, layers[name]) for i, (_, rows, _) in enumerate(waiting) for name in rows]
+        flat = [x for _, rows, _ in waiting for x in rows.values()]
+        grams = [matrix for _, _, several in waiting for matrix in several.values()]
+        values[tuple(np.array(heard).T)] = measure_spectra(spectrum(flat, grams=grams), self.measures)
+        steps = [step for step, _, _ in waiting]
+        for step, record in zip(steps, values, strict=True):
+            self.recording.add(step, record)
+        if self.save == "auto":
+            self._keep(steps, values, scalars)
+
+    def _keep(self, steps: Sequence[int], values: np.ndarray, scalars: Mapping[str, Any]) -> None:
         """Watch one measure of each layer, on a scale where 1 is worth a state: a quarter of it, half a loss."""
         with np.errstate(divide="ignore", invalid="ignore"):
-            watched = [np.log(np.abs(values[:, self._watched])) / 0.25]
-        scalars = {name: float(value) for name, value in look.scalars.items()}
+            watched = [np.log(np.abs(values[:, :, self._watched])) / 0.25]
         if "probe_loss" in scalars:
-            watched.append(np.array([np.log(max(scalars["probe_loss"], 1e-6)) / 0.7]))
+            watched.append(np.full((len(steps), 1), np.log(max(float(scalars["probe_loss"]), 1e-6)) / 0.7))
         if "probe_accuracy" in scalars:
-            watched.append(np.array([scalars["probe_accuracy"] / 0.15]))
-        series = np.concatenate(watched)
+            watched.append(np.full((len(steps), 1), float(scalars["probe_accuracy"]) / 0.15))
+        series = np.concatenate(watched, axis=1)
         series[~np.isfinite(series)] = np.nan
         if self._keeper is None:
-            self._keeper = Keeper(len(series), self._write_state)
-        self._keeper.observe(step, series, self._state)
+            self._keeper = Keeper(series.shape[1], self._write_state)
+        self._keeper.observe(steps, series, self._state)
 
     def _state(self) -> State:
         return self._looking.state()
@@ -237,6 +257,7 @@ class Recorder:
         if not self.active:
             return
         try:
+            self._work_out({})
             if self.save is not None and self._last is not None and self._last_saved != self._last:
                 self._save(self._last, "last")
             summary = {"last_step": self._last, "layers": len(self._looking.layers)}
@@ -253,6 +274,7 @@ class Recorder:
         atexit.unregister(self._leave)
         self._looking.detach()
         try:
+            self._work_out({})
             self.recording.flush()
         except Exception as error:
             self._tell(error)

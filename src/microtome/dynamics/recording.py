@@ -229,9 +229,21 @@ def _write_parquet(path: Path, columns: Mapping[str, Any]) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    table = pa.table({name: pa.array(values) for name, values in columns.items()})
+    table = pa.table({name: _column(values) for name, values in columns.items()})
     with atomic_path(path) as temporary:
         pq.write_table(table, temporary, compression="zstd")
+
+
+def _column(values: np.ndarray) -> Any:
+    """An Arrow column. Not by ``pa.array``, which imports pandas: longer than many a training takes."""
+    import pyarrow as pa
+
+    if values.dtype == object:
+        words = [word.encode() for word in values]
+        offsets = np.cumsum([0, *map(len, words)], dtype=np.int32)
+        return pa.StringArray.from_buffers(len(words), pa.py_buffer(offsets), pa.py_buffer(b"".join(words)))
+    kind = pa.int64() if values.dtype == np.int64 else pa.float64()
+    return pa.Array.from_buffers(kind, len(values), [None, pa.py_buffer(np.ascontiguousarray(values))])
 
 
 def _read_parquet(files: Sequence[Path]) -> dict[str, np.ndarray]:
@@ -244,7 +256,11 @@ def _read_parquet(files: Sequence[Path]) -> dict[str, np.ndarray]:
     except (OSError, pa.ArrowException) as error:
         raise CannotLoad(f"{files[0].parent}: a table cannot be read ({error}); record again") from None
     table = pa.concat_tables(tables, promote_options="default")
-    return {name: table[name].to_numpy() for name in table.column_names}
+    kinds = {"step": np.int64, "layer": object}
+    return {
+        name: np.array([np.nan if x is None else x for x in table[name].to_pylist()], kinds.get(name, float))
+        for name in table.column_names
+    }
 
 
 def _without_doubles(columns: dict[str, np.ndarray], before: int | None) -> dict[str, np.ndarray]:

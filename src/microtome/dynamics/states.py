@@ -1,6 +1,6 @@
 """Which states of the network are kept: a short memory of recent ones, and those around a change for good."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -89,14 +89,18 @@ class Keeper:
         self._patience = 1.0
         self._changes = self._jumps = 0
 
-    def observe(self, step: int, values: np.ndarray, state: Callable[[], State]) -> None:
-        """One record: the watched values ``[n_series]`` (NaN where there is none) and how to get the state."""
-        confirmed = self.shifts.update(step, values)
-        moved = self._moved_by(values)
+    def observe(self, steps: Sequence[int], values: np.ndarray, state: Callable[[], State]) -> None:
+        """Records in a row, ``values [records, n_series]`` (NaN where there is none), and the state after them."""
+        confirmed = np.zeros(values.shape[1], dtype=bool)
+        moved: np.ndarray | None = None
+        for step, record in zip(steps, values, strict=True):
+            confirmed |= self.shifts.update(step, record)
+            far = self._moved_by(record)
+            moved = far if moved is None else moved | far if far is not None else moved
+        step, newest = steps[-1], self.ring.held[-1].step if self.ring.held else -APART
         regular = self.regular(step)
-        newest = self.ring.held[-1].step if self.ring.held else -APART
         if regular or moved is not None or step - newest >= APART or step < newest:
-            now = self.ring.add(step, state(), values)
+            now = self.ring.add(step, state(), values[-1])
             if regular:
                 self._write(now, "log-spaced")
             if moved is not None:
@@ -105,10 +109,6 @@ class Keeper:
             for where in sorted({int(where) for where in self.shifts.where[confirmed]}):
                 self._jumps += self._write(self.ring.before(where), "before jump")
                 self._jumps += self._write(self.ring.after(where), "after jump")
-
-    def last(self, step: int, state: Callable[[], State]) -> None:
-        """The end of the run."""
-        self.write(step, state(), "last")
 
     def _moved_by(self, values: np.ndarray) -> np.ndarray | None:
         """The series that have moved far from where they were at the last such state; None where none has."""

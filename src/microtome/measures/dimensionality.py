@@ -46,7 +46,7 @@ def effective_rank_90(eigenvalues: Float[np.ndarray, "*L m"]) -> Float[np.ndarra
     cumulated = np.cumsum(eigenvalues, -1)
     total = cumulated[..., -1]
     count = (_ratio(cumulated, total[..., None]) < 0.9).sum(-1) + 1.0
-    return np.where(np.isnan(total), np.nan, np.where(total > 0, count, 0.0))
+    return np.where(total > 0, count, total)  # 0 of nothing, NaN of NaN
 
 
 def nuclear_norm_ratio(eigenvalues: Float[np.ndarray, "*L m"]) -> Float[np.ndarray, "*L"]:
@@ -142,16 +142,19 @@ def gram(x: Float[Tensor, "n d"], center: bool = False) -> Float[Tensor, "m m"]:
 
 
 def spectrum(
-    x: Float[Tensor, "n d"] | Sequence[Float[Tensor, "n d"]], center: bool = False
+    x: Float[Tensor, "n d"] | Sequence[Float[Tensor, "_ _"]],
+    center: bool = False,
+    grams: Sequence[Float[Tensor, "_ _"]] | None = None,
 ) -> Float[np.ndarray, "*L m"]:
     """Eigenvalues of ``X^T X``, largest first, ``m = min(n, d)``; of several matrices ``[L, m]``, batched.
 
     Matrices of unequal size have zeros at the end, which change no measure. From the smaller Gram matrix in
     float64; where its rounding would change a sum of singular values by more than 1e-10, the small ones are
-    computed a second time (``_refined``). A matrix that holds NaN or infinity gives NaN.
+    computed a second time (``_refined``). A matrix that holds NaN or infinity gives NaN. ``grams`` are the
+    Gram matrices (``gram``) where they are there already.
     """
     several = [x] if isinstance(x, Tensor) else list(x)
-    grams = [gram(one, center) for one in several]
+    grams = [gram(one, center) for one in several] if grams is None else grams
     found = eigenvalues_of(grams)
     for place in _too_rough(found, [len(matrix) for matrix in grams]):
         values = _refined(several[place], grams[place], center)
