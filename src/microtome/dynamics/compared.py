@@ -34,8 +34,8 @@ class Pair:
 def find_pair(words: list[str], runs_root: Path = Path("runs")) -> Pair:
     """The pair that the words name. Raises ``MicrotomeError``.
 
-    Nothing or ``RUN``: before and after the strongest transition. ``A B`` or ``RUN A B`` with whole numbers:
-    two steps. ``RUN@A RUN@B``: steps of two runs; without ``@`` their last step.
+    Nothing or ``RUN``: before and after the strongest transition, a ramp before a jump. ``A B`` or ``RUN A B``
+    with whole numbers: two steps. ``RUN@A RUN@B``: steps of two runs; without ``@`` their last step.
     """
     words = list(words)
     run = "latest"
@@ -56,10 +56,22 @@ def find_pair(words: list[str], runs_root: Path = Path("runs")) -> Pair:
     return Pair(first, a, b, second)
 
 
+def transitions(run: DynamicsRun, most: int = 5) -> list[CriticalMoment]:
+    """Before, during and after of each change, three in a row: ramps first, then all others by strength.
+
+    A ramp leads from one way of working to another; the sharpest jumps of a training are often spikes of the
+    loss that it recovers from.
+    """
+    ramps, others = identify(run, most, by=("ramp",)), identify(run, most)
+    known = {(moment.moment_type, moment.step) for moment in ramps}
+    groups = [others[place : place + 3] for place in range(0, len(others) - 2, 3)]
+    rest = [group for group in groups if (group[1].moment_type, group[1].step) not in known]
+    return [*ramps, *(moment for group in rest for moment in group)][: 3 * most]
+
+
 def strongest(run: DynamicsRun) -> Pair:
-    """Before and after the strongest transition. Raises ``MicrotomeError`` when there is none."""
-    moments = identify(run, 1)
-    pair = before_and_after(moments)
+    """Before and after the strongest ramp, else jump. Raises ``MicrotomeError`` when there is neither."""
+    pair = before_and_after(transitions(run, 1))
     if pair is None:
         last = int(run.steps()[-1]) if len(run.steps()) else 0
         raise MicrotomeError(

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from microtome.plotting.style import colour, light_grid, line_colours, panels, styled
 
 SHADE = "#f3d9a4"
+APART = 0.07  # of the axis between two labels
 MOST_NAMED = 14  # layers in a legend
 Series = Mapping[str, tuple[np.ndarray, np.ndarray]]
 Spans = Sequence[tuple[float, float, str]]
@@ -40,7 +41,7 @@ def course_figure(
         if logarithmic:
             ax.set_xscale("symlog", linthresh=max(1.0, float(steps[steps > 0].min(initial=10**9))))
             ax.set_xlim(left=0)
-        _shade(ax, spans, named=row == 0)
+        _shade(ax, spans, row == 0, float(steps[-1]))
         if kind == "measure":
             _layers(ax, layers, steps, values)
             ax.set_ylabel(measure.replace("_", " ").capitalize())
@@ -81,13 +82,17 @@ def _layers(ax: Axes, layers: Sequence[str], steps: np.ndarray, values: np.ndarr
         )
 
 
-def _shade(ax: Axes, spans: Spans, named: bool) -> None:
+def _shade(ax: Axes, spans: Spans, named: bool, length: float) -> None:
+    """``length``: training steps along the axis; labels that would overlap one before them are left out."""
+    placed: list[float] = []
     for start, end, label in spans:
         ax.axvspan(start, end, color=SHADE, alpha=0.6, linewidth=0)
-        if named:
+        middle = (start + end) / 2
+        if named and all(abs(middle - other) > APART * length for other in placed):
+            placed.append(middle)
             ax.annotate(
                 label,
-                ((start + end) / 2, 1.0),
+                (middle, 1.0),
                 xycoords=("data", "axes fraction"),
                 xytext=(0, 2),
                 textcoords="offset points",

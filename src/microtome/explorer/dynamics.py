@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from microtome.core.errors import CannotLoad
 from microtome.dynamics.before_after import PREFERRED, AnalysisResult
-from microtome.dynamics.compared import Pair, before_and_after
+from microtome.dynamics.compared import Pair, before_and_after, transitions
 from microtome.dynamics.comparison_files import default_folder, write_comparison
 from microtome.dynamics.comparison_report import (
     attention_rows,
@@ -16,7 +16,7 @@ from microtome.dynamics.comparison_report import (
     specialisation_rows,
     weight_rows,
 )
-from microtome.dynamics.moments import CriticalMoment, identify
+from microtome.dynamics.moments import CriticalMoment
 from microtome.dynamics.run import DynamicsRun, open_run
 from microtome.dynamics.run_plots import course_figure
 from microtome.explorer.page import Report
@@ -54,7 +54,7 @@ def write_page(
     if not len(recorded.steps()):
         raise CannotLoad(f"{recorded.path}: nothing was measured in it; record it again")
     target = Path(out) if out is not None else _default(recorded)
-    moments = identify(recorded, TRANSITIONS)
+    moments = transitions(recorded, TRANSITIONS)
     pair = before_and_after(moments)
     first, last = (int(recorded.steps()[place]) for place in (0, -1))
     compared = (
@@ -87,8 +87,12 @@ def page(
     )
     changes = transition_rows(moments)
     if found:
-        words = "transition" if len(changes) == 1 else "transitions"
-        report.verdict(f"{len(changes)} {words} found; the strongest is at step {changes[0]['step']}.")
+        first = changes[0]
+        others = f", and {len(changes) - 1} more changes" if len(changes) > 1 else ""
+        report.verdict(
+            f"A {first['kind'].replace('_', ' ')} at step {first['step']}, from step {first['from']} to"
+            f" {first['to']}, seen in {first.get('seen in', 'the run')}{others}."
+        )
     else:
         report.verdict(
             "No transition: nothing here is distinguishable from a smooth course and its noise.", good=False
@@ -96,7 +100,7 @@ def page(
     report.section("The course")
     report.picture(course(run, moments), "Loss, accuracy and dimensionality; shaded: transitions.")
     if changes:
-        report.table("Transitions, strongest first", changes)
+        report.table("Changes: ramps first, then by strength", changes)
     if result is not None:
         _comparison(report, result, found)
     _made(report, run)
@@ -135,11 +139,21 @@ def transition_rows(moments: list[CriticalMoment]) -> list[dict[str, Any]]:
             "from": str(before.step),
             "to": str(after.step),
         }
-        for key in ("layer", "measure", "size", "z", "fit", "gain", "layers", "coordination"):
-            if isinstance(info.get(key), (str, int, float)):
-                row[key] = info[key]
+        row["seen in"] = _seen_in(info)
+        for key in ("size", "z", "fit", "coordination"):
+            if isinstance(info.get(key), (int, float)):
+                row[key] = float(info[key])
         rows.append(row)
     return rows
+
+
+def _seen_in(info: dict[str, Any]) -> str:
+    """The measure and the layer in which a change was found, and how many others have it."""
+    measure = str(info.get("measure") or "the layers together").replace("_", " ")
+    layers = info.get("layers") or []
+    layer = f" of {info['layer']}" if info.get("layer") else ""
+    more = len(set(map(str, layers)) - {str(info.get("layer"))}) if isinstance(layers, (list, tuple)) else 0
+    return f"{measure}{layer}" + (f" and {more} more" if layer and more else "")
 
 
 def _comparison(report: Report, result: AnalysisResult, found: bool) -> None:
