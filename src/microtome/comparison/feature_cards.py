@@ -46,13 +46,15 @@ def cards_of(
     """The clearest features of every kind. ``seen``: best, ceiling, floor and kind of the features."""
     found: list[Card] = []
 
-    def add(kind: str, pair: tuple[int, int], numbers: Sequence[float]) -> None:
+    def add(kind: str, pair: tuple[int, int], numbers: np.ndarray) -> None:
         top = [
             top_images(d.features[:, f], image, settings.card_images)
             for d, f in zip((first, second), pair, strict=True)
         ]
         images, values = np.stack([t[0] for t in top]), np.stack([t[1] for t in top])
-        found.append(Card(kind, pair, *(float(v) for v in numbers[:3]), images, values))
+        found.append(
+            Card(kind, pair, float(numbers[0]), float(numbers[1]), float(numbers[2]), images, values)
+        )
 
     best, ceiling, floor, kinds = seen_a
     order = np.argsort(-(best - floor))

@@ -223,6 +223,7 @@ def decoder_norms(part: Part, layers: Sequence[str]) -> Figure:
             )
         ax.set_title(_short(layer))
         ax.set_xlim(0, 1)
+        ax.tick_params(labelbottom=True)
         light_grid(ax)
     remove_unused(axes, len(layers))
     figure.supxlabel(f"decoder norm ratio: 0 {arms[0]}'s alone, 0.5 both, 1 the other's alone", fontsize=9)
@@ -242,7 +243,7 @@ def cards(part: Part, layer: str) -> Figure:
     count = found[0]["images"].shape[1]
     words = {"shared": "shared", "first": f"{arms[0]} only", "second": f"{arms[1]} only"}
     across, down = 2 * count + 0.6, len(found) * ROW
-    figure = Figure(figsize=(0.62 * across + 0.2, 0.62 * down + 0.45), layout="none")
+    figure = Figure(figsize=(0.62 * across + 0.2, 0.62 * down + 0.45), layout="none")  # pyright: ignore[reportArgumentType]
     ax = figure.add_axes((0.01, 0.01, 0.98, 1 - 0.45 / figure.get_figheight()))
     ax.set_axis_off()
     ax.set(xlim=(0, across), ylim=(down, 0))
@@ -280,11 +281,12 @@ def _cards(part: Part, layer: str) -> list[dict[str, np.ndarray]]:
 
 def _card_title(card: dict[str, np.ndarray], side: int, arm: str, words: dict[str, str]) -> str:
     kind, numbers = str(card["kind"]), card["numbers"]
-    name = f"{arm} feature {int(numbers[side])}"
-    if side == 0:
-        return f"{name}   ({words[kind]})"
+    owner = 1 if kind == "second" else 0
+    told = f"again {numbers[3]:.2f}, untrained {numbers[4]:.2f}"
+    if side == owner:
+        return f"{arm} feature {int(numbers[side])}   ({words[kind]}; {told})"
     nearest = "" if kind == "shared" else "nearest, "
-    return f"{name}   ({nearest}r = {numbers[2]:.2f}; again {numbers[3]:.2f}, untrained {numbers[4]:.2f})"
+    return f"{arm} feature {int(numbers[side])}   ({nearest}r = {numbers[2]:.2f})"
 
 
 @styled
@@ -334,14 +336,15 @@ def losses(part: Part, layer: str, arm: str) -> Figure:
     ax.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
     ax.yaxis.set_minor_formatter(lambda *_: "")
     ax.set(xlabel="step", ylabel="variance unexplained", title=f"{arm} {_short(layer)}: dictionary")
+    ax.set_ylim(top=max(float(fvu.max()), held, np.nan_to_num(pca)) * 6)  # room for the legend
     ax.legend(loc="upper right")
     return figure
 
 
 def _placed() -> tuple[Figure, Axes]:
     """One panel with fixed margins: the pictures are many, and finding margins takes longer than drawing."""
-    figure = Figure(figsize=(4.4, 2.6), layout="none")
+    figure = Figure(figsize=(4.4, 2.6), layout="none")  # pyright: ignore[reportArgumentType]
     ax = figure.subplots()
-    figure.subplots_adjust(left=0.15, right=0.97, top=0.9, bottom=0.19)
+    figure.subplots_adjust(left=0.17, right=0.97, top=0.9, bottom=0.19)
     light_grid(ax)
     return figure, ax

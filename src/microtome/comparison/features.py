@@ -279,7 +279,7 @@ class _Analysis:
         if high - low < LITTLE:
             self.part.remarks.append(
                 f"{layer.label}: two dictionaries of one network agree no better ({high:.2f}) than those of"
-                f" untrained networks ({low:.2f}): whether {a.name} and {b.name} share features cannot be told"
+                f" untrained networks ({low:.2f}): whether {a.name} and {b.name} share any cannot be told"
             )
             return
         index = (value - low) / (high - low)

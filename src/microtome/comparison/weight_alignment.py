@@ -1,10 +1,12 @@
 """Renumbering the units of one network so that its weights lie as close to another's as they can.
 
-Weight matching (Ainsworth et al. 2023, arXiv 2209.04836): one group of units after the other is assigned so
-that the inner product of all weights is largest, until nothing changes. Each layer's weights are scaled to
-mean square 1 first, since a norm behind a layer makes its scale meaningless: a layer counts by its entries.
+Weight matching (Ainsworth et al. 2023, arXiv 2209.04836): one group of units after the other is assigned until
+nothing changes. What is maximised is the likelihood of two correlated normal weights a layer,
+``-n/2 log(1 - cosine^2)`` for ``n`` entries: it does not know the scale of a layer, which a norm behind it
+makes meaningless, and a few entries that fit exactly outweigh many that fit a little, by luck.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -16,8 +18,10 @@ from torch import Tensor
 
 from microtome.comparison.permutation_symmetry import Symmetry, UnitAxis
 
-Permutation = Int[Tensor, " units"]  # unit p[i] of b takes the place of i
-SMALLEST_GAIN = 1e-4  # a sweep that adds less to the cosine of all weights is the last
+Permutation = Int[Tensor, " _"]  # unit p[i] of b takes the place of i
+SMALLEST_GAIN = 1e-4  # a sweep that adds less than this share is the last
+LARGE = 4_000_000  # weights from which on there is one first pass, without trying weights one by one
+LEAST, MOST = 0.02, 1 - 1e-6  # cosines that a layer's weight in the sum is taken from
 
 
 @dataclass(frozen=True)
@@ -90,6 +94,7 @@ class Aligner:
         self.sizes = [(_dot(x, x) ** 0.5, _dot(y, y) ** 0.5) for x, y in zip(self.a, self.b, strict=True)]
         self.norms = [x * y or 1.0 for x, y in self.sizes]
         self.entries = [x.numel() for x in self.a]
+        self.large = sum(self.entries) > LARGE
         self._gains: dict[tuple[int, int], tuple[tuple[int, ...], np.ndarray]] = {}
         self._current = [torch.arange(size) for size in problem.sizes]
         self._versions = [0] * len(problem.sizes)
@@ -97,18 +102,23 @@ class Aligner:
     def align(self, sweeps: int = 20) -> list[Permutation]:
         """Permutations of all groups of b, those that cannot follow a left as they are.
 
-        Starts from the units as they are or from a first pass from the input on, whichever is better.
+        Starts from the units as they are, from a pass from the input on, or (unless the networks are large)
+        from one from the output back, whichever is best.
         """
-        start, value = list(self._current), self._value()
-        self._forward()
-        if value > self._value():
-            for group in self.problem.free:
-                self._set(group, start[group])
+        starts = [list(self._current)]
+        values = [self._value()]
+        orders = (self.problem.free, self.problem.free[::-1])
+        for order in orders[:1] if self.large else orders:
+            self._renumber(starts[0])
+            self._pass(order)
+            starts.append(list(self._current))
+            values.append(self._value())
+        self._renumber(starts[int(np.argmax(values))])
         for _ in range(sweeps):
             before, changed = self._value(), False
             for group in self.problem.free:
-                changed |= self._set(group, self._best(group, range(len(self.a))))
-            if not changed or self._value() - before < SMALLEST_GAIN * sum(self.entries):
+                changed |= self._set(group, self._best(group, range(len(self.a)), self._weights()))
+            if not changed or self._value() - before <= SMALLEST_GAIN * before:
                 break
         return list(self._current)
 
@@ -123,11 +133,20 @@ class Aligner:
             kept = self._gains.get((i, d))
             if axis is not None and kept is not None and kept[0] == self._version(i, d):
                 units = np.arange(self.problem.sizes[axis.group])
-                return float(kept[1][units, self._current[axis.group].numpy()].sum()) / self.entries[i]
+                return float(kept[1][units, self._current[axis.group].numpy()].sum())
         return _dot(self.a[i], permuted(self.b[i], axes, self._current)) / self.norms[i]
 
-    def _value(self) -> float:
-        return sum(n * c for n, c in zip(self.entries, self.cosines(), strict=True))
+    def _value(self, weights: Sequence[int] | None = None) -> float:
+        """The log likelihood ratio of the present numbering, of some weights or all."""
+        which = range(len(self.a)) if weights is None else weights
+        return sum(
+            self.entries[i] * -0.5 * math.log1p(-(min(max(self._cosine(i), 0.0), MOST) ** 2)) for i in which
+        )
+
+    def _weights(self) -> list[float]:
+        """How much a little more cosine adds to the likelihood: a lower bound that touches it here."""
+        cosines = [min(max(c, LEAST), MOST) for c in self.cosines()]
+        return [n * c / (1 - c**2) for n, c in zip(self.entries, cosines, strict=True)]
 
     def _set(self, group: int, new: Permutation) -> bool:
         """Number a group anew; whether that changes anything."""
@@ -142,27 +161,37 @@ class Aligner:
         axes = self.problem.pairs[i].axes
         return tuple(self._versions[axis.group] for e, axis in enumerate(axes) if e != d and axis is not None)
 
-    def _forward(self) -> None:
-        """Every group in order, judged by the weights whose other axes are settled."""
-        settled: set[int] = set()
+    def _renumber(self, permutations: Sequence[Permutation]) -> None:
         for group in self.problem.free:
-            known = [i for i, pair in enumerate(self.problem.pairs) if _groups(pair) - {group} <= settled]
-            if not any(group in _groups(self.problem.pairs[i]) for i in known):
-                known = list(range(len(self.a)))
-            self._set(group, self._best(group, known))
+            self._set(group, permutations[group])
+
+    def _pass(self, order: Sequence[int]) -> None:
+        """Every group in turn, judged by the weights whose other axes are settled, together or each alone."""
+        settled: set[int] = set()
+        even = [float(n) for n in self.entries]
+        for group in order:
+            own = [i for i, pair in enumerate(self.problem.pairs) if group in _groups(pair)]
+            known = [i for i in own if _groups(self.problem.pairs[i]) - {group} <= settled] or own
+            choices = [known, *([i] for i in known)] if len(known) > 1 and not self.large else [known]
+            found = []
+            for choice in choices:
+                new = self._best(group, choice, even)
+                self._set(group, new)
+                found.append((self._value(known), new))
+            self._set(group, max(found, key=lambda one: one[0])[1])
             settled.add(group)
 
-    def _best(self, group: int, weights: Sequence[int]) -> Permutation:
+    def _best(self, group: int, which: Sequence[int], weights: Sequence[float]) -> Permutation:
         gain = np.zeros((self.problem.sizes[group],) * 2)
-        for i in weights:
+        for i in which:
             for d, axis in enumerate(self.problem.pairs[i].axes):
                 if axis is not None and axis.group == group:
-                    gain += self._gain(i, d, axis)
+                    gain += weights[i] * self._gain(i, d, axis)
         _, columns = linear_sum_assignment(gain, maximize=True)
         return torch.from_numpy(columns)
 
     def _gain(self, i: int, d: int, axis: UnitAxis) -> np.ndarray:
-        """What putting unit k of b in the place of unit j of a adds: inner products ``[units, units]``."""
+        """What putting unit k of b in the place of unit j of a adds: parts of the cosine ``[units, units]``."""
         version, kept = self._version(i, d), self._gains.get((i, d))
         if kept is not None and kept[0] == version:
             return kept[1]
@@ -172,7 +201,7 @@ class Aligner:
             self.b[i], [None if e == d else other for e, other in enumerate(axes)], self._current
         )
         products = unfolded(self.a[i], d, axis, size) @ unfolded(moved, d, axis, size).T
-        gain = products.double().numpy() * (self.entries[i] / self.norms[i])
+        gain = products.double().numpy() / self.norms[i]
         self._gains[i, d] = (version, gain)
         return gain
 

@@ -9,7 +9,7 @@ from scipy import stats
 
 from microtome.comparison.arms import Arm
 from microtome.comparison.part import Claim
-from microtome.comparison.statistics import Measured, difference_claims
+from microtome.comparison.statistics import Measured, difference_claims, moderated
 from microtome.comparison.weight_measures import LayerNumbers
 from microtome.comparison.weight_pairs import Pair
 
@@ -31,12 +31,14 @@ def sharing_claims(a: Arm, b: Arm, given: Sequence[Pair], floor: Sequence[Pair])
     room = np.maximum(1 - own.mean(1), 1e-6)
     shared, error = (values - own.mean(1)) / room, own.std(1, ddof=1) / room
     n, claims = own.shape[1], []
+    variance, freedom = moderated(error**2, np.full(len(labels), n - 1.0))
     for i, label in enumerate(labels):
         others = [j for j in range(len(labels)) if j != i]
         middle = float(np.median(shared[others]))
-        noise = ((error[i] ** 2 + np.pi / 2 * np.mean(error[others] ** 2) / len(others)) * (1 + 1 / n)) ** 0.5
-        noise = max(float(noise), 1e-9)
-        effect, reach = float(shared[i] - middle), float(stats.t.ppf(0.975, n - 1)) * noise
+        around = np.pi / 2 * np.median(variance[others]) / len(others)  # of the median
+        noise = max(float(((variance[i] + around) * (1 + 1 / n)) ** 0.5), 1e-9)
+        effect = float(shared[i] - middle)
+        reach = float(stats.t.ppf(0.975, freedom[i])) * noise
         claims.append(
             Claim(
                 ANALYSIS,
@@ -46,7 +48,7 @@ def sharing_claims(a: Arm, b: Arm, given: Sequence[Pair], floor: Sequence[Pair])
                 effect,
                 effect - reach,
                 effect + reach,
-                float(2 * stats.t.sf(abs(effect) / noise, n - 1)),
+                float(2 * stats.t.sf(abs(effect) / noise, freedom[i])),
                 0,
                 (len(a.networks), len(b.networks)),
                 f"{shared[i]:.2f} in common here, {middle:.2f} in the other layers; an untrained network"

@@ -64,8 +64,8 @@ class PairOfLayers:
     aligned_distance: float
     angles: Float[np.ndarray, " k"]
     overlap: float
-    joint: Float[np.ndarray, "nm k"] | None = None
-    joint_ratio: Float[np.ndarray, " k"] | None = None
+    joint: Float[np.ndarray, "nm j"] | None = None
+    joint_ratio: Float[np.ndarray, " j"] | None = None
 
 
 @dataclass(frozen=True)

@@ -58,7 +58,7 @@ def _arms(part: Part) -> list[str]:
 
 @styled
 def by_layer(part: Part) -> Figure:
-    """What two networks have in common in every layer, beside untrained ones; ranks; change from the start."""
+    """What two networks have in common in every layer, beside untrained ones; ranks; change."""
     layers, arms = [str(name) for name in part.arrays["layers"]], _arms(part)
     moved = any(row.statistic == "angle to initialisation" for row in part.rows)
     figure, axes = panels(2, 2, width=4.6, height=2.9)
@@ -311,7 +311,7 @@ def distributions(part: Part, parameter: str) -> Figure:
 
 def _placed(columns: int, bottom: float, between: float, height: float) -> tuple[Figure, np.ndarray]:
     """Panels with fixed margins: these pictures are many, and finding margins takes longer than drawing."""
-    figure = Figure(figsize=(3.9 * columns, height), layout="none")
+    figure = Figure(figsize=(3.9 * columns, height), layout="none")  # pyright: ignore[reportArgumentType]
     axes = figure.subplots(1, columns, squeeze=False)
     left = 0.62 / (3.9 * columns)
     figure.subplots_adjust(left=left, right=0.985, top=0.9, bottom=bottom, wspace=between)

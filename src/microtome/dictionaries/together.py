@@ -136,9 +136,9 @@ class _Stack:
                 aux_rows=AUX_ROWS, turn=self.done,
             )  # fmt: skip
             nothing = torch.zeros(())
-            own = Gradients(
-                *(gradients[name][m] for name in WEIGHTS), nothing, 0, dead[m], others={"error": error[m]}
-            )
+            W_enc, W_dec, b_enc, b_dec = (gradients[name][m] for name in WEIGHTS)
+            others = {"error": error[m]}
+            own = Gradients(W_enc, W_dec, b_enc, b_dec, nothing, 0, dead[m], others=others)
             auxiliary(self.parts[m], centred[m], pre[m], dead[m], step, own)
 
     @torch.no_grad()
