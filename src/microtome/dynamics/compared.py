@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     State = dict[str, Tensor]
 
+EVERY = 1000  # changes: all there are
 STATE_FILES = (".pt", ".pth", ".safetensors")
 
 
@@ -34,8 +35,8 @@ class Pair:
 def find_pair(words: list[str], runs_root: Path = Path("runs")) -> Pair:
     """The pair that the words name. Raises ``MicrotomeError``.
 
-    Nothing or ``RUN``: before and after the strongest transition, a ramp before a jump. ``A B`` or ``RUN A B``
-    with whole numbers: two steps. ``RUN@A RUN@B``: steps of two runs; without ``@`` their last step.
+    Nothing or ``RUN``: before and after the strongest transition, a ramp before a jump. ``A B`` or
+    ``RUN A B`` with whole numbers: two steps. ``RUN@A RUN@B``: steps of two runs; without ``@`` their last step.
     """
     words = list(words)
     run = "latest"
@@ -62,11 +63,10 @@ def transitions(run: DynamicsRun, most: int = 5) -> list[CriticalMoment]:
     A ramp leads from one way of working to another; the sharpest jumps of a training are often spikes of the
     loss that it recovers from.
     """
-    ramps, others = identify(run, most, by=("ramp",)), identify(run, most)
-    known = {(moment.moment_type, moment.step) for moment in ramps}
-    groups = [others[place : place + 3] for place in range(0, len(others) - 2, 3)]
-    rest = [group for group in groups if (group[1].moment_type, group[1].step) not in known]
-    return [*ramps, *(moment for group in rest for moment in group)][: 3 * most]
+    found = identify(run, EVERY)
+    groups = [found[place : place + 3] for place in range(0, len(found) - 2, 3)]
+    groups.sort(key=lambda group: "ramp" not in group[1].moment_type)
+    return [moment for group in groups[:most] for moment in group]
 
 
 def strongest(run: DynamicsRun) -> Pair:
