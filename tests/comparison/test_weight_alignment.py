@@ -1,4 +1,4 @@
-"""Symmetries found by themselves, weight matching, and what a network has in common with its own permuted copy."""
+"""Symmetries found by themselves, and weight matching of a network with its own permuted copy."""
 
 import copy
 
@@ -130,7 +130,7 @@ def test_alignment_is_at_least_as_good_as_the_start():
     assert likelihood[0] > likelihood[1]
     # The cosines that come from kept gains are those of the weights themselves.
     moved = renumbered(b.state_dict(), find_symmetry(b, x), permutations)
-    for pair, cosine in zip(problem.pairs, cosines):
+    for pair, cosine in zip(problem.pairs, cosines, strict=True):
         own = a.get_parameter(pair.a).detach().flatten()
         direct = F.cosine_similarity(own, moved[pair.b].flatten(), dim=0)
         assert cosine == pytest.approx(float(direct), abs=1e-5)

@@ -28,22 +28,24 @@ def codes(n, features, density, generator):
     )
 
 
-@pytest.mark.parametrize("dead_after", [None, 100])
+@pytest.mark.parametrize("dead_after", [10**6, 100])
 def test_a_step_is_that_of_the_trainer(dead_after):
-    """Same start, same batches: the same weights as training each dictionary alone, dead features included."""
+    """Same start, same batches: the same weights as alone, dead features included."""
     rows = [torch.randn(300, 8), torch.randn(300, 8).relu()]
-    config = training(seed=5, dead_after=dead_after)
+    config = training(seed=5, dead_after=dead_after, n_features=64, k=1)
     stack = _Stack(rows, config, [5, 5])
     alone = [DictionaryTrainer("activations", config.dictionary(8), config, x) for x in rows]
     for m, trainer in enumerate(alone):
         torch.testing.assert_close(stack.W_dec[m].detach(), trainer.dictionary.W_dec.detach())
     order = _Stack(rows, config, [5, 5]).orders[0]
-    for _ in range(15):
+    revived = False
+    for _ in range(5):  # later a rounding error decides what acts
         stack.step()
         batch = order.next()
         for x, trainer in zip(rows, alone, strict=True):
             trainer.step(x[batch])
-    assert dead_after is None or bool(stack.dead.any())
+        revived |= bool(stack.dead.any())
+    assert revived == (dead_after == 100)
     for together, trainer in zip(stack.finished(), alone, strict=True):
         for name, value in trainer.finished().state_dict().items():
             torch.testing.assert_close(together.get_parameter(name).detach(), value, rtol=1e-3, atol=1e-4)
@@ -62,7 +64,7 @@ def test_fewer_rows_than_columns_are_learned_in_their_span():
 
 
 def test_only_topk_can_be_trained_together():
-    with pytest.raises(MicrotomeError, match="architecture=relu"):
+    with pytest.raises(MicrotomeError, match="architecture='relu'"):
         fit_together([torch.randn(9, 4)], training(architecture="relu"), [0])
 
 

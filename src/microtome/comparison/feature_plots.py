@@ -161,7 +161,7 @@ def _name_layers(ax: Axes, layers: Sequence[str]) -> None:
 
 
 def _short(name: str) -> str:
-    return name if len(name) <= 18 else f"{name[:7]}…{name[-10:]}"
+    return name if len(name) <= 18 else f"{name[:11]}…{name[-6:]}"
 
 
 @styled

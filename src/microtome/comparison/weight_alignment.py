@@ -1,7 +1,7 @@
 """Renumbering the units of one network so that its weights lie as close to another's as they can.
 
-Weight matching (Ainsworth et al. 2023, arXiv 2209.04836): one group of units after the other is assigned until
-nothing changes. What is maximised is the likelihood of two correlated normal weights a layer,
+Weight matching (Ainsworth et al. 2023, arXiv 2209.04836): one group of units after the other is assigned
+until nothing changes. What is maximised is the likelihood of two correlated normal weights a layer,
 ``-n/2 log(1 - cosine^2)`` for ``n`` entries: it does not know the scale of a layer, which a norm behind it
 makes meaningless, and a few entries that fit exactly outweigh many that fit a little, by luck.
 """
@@ -191,7 +191,7 @@ class Aligner:
         return torch.from_numpy(columns)
 
     def _gain(self, i: int, d: int, axis: UnitAxis) -> np.ndarray:
-        """What putting unit k of b in the place of unit j of a adds: parts of the cosine ``[units, units]``."""
+        """What unit k of b in the place of unit j of a adds to the cosine, ``[units, units]``."""
         version, kept = self._version(i, d), self._gains.get((i, d))
         if kept is not None and kept[0] == version:
             return kept[1]
