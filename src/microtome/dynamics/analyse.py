@@ -54,7 +54,8 @@ def analyse_run(
     measure or method.
     """
     chosen = _chosen(run, measures)
-    warnings = [_degenerate(run, name) for name in chosen if _is_degenerate(run.values[name])]
+    flat = [name for name in chosen if _is_degenerate(run.values[name])] if len(run.steps()) else []
+    warnings = [_degenerate(run, name) for name in flat]
     living = [name for name in chosen if not _is_degenerate(run.values[name])]
     warnings += _about_records(run, chosen)
     scalars = course_scalars(run)
@@ -163,6 +164,8 @@ def _degenerate(run: DynamicsRun, name: str) -> str:
 
 def _about_records(run: DynamicsRun, measures: list[str]) -> list[str]:
     told = []
+    if not len(run.steps()):
+        return [f"{run.name} holds no records; the recording stopped before the first one"]
     if len(run.steps()) < FEWEST:
         told.append(f"{run.name} has {len(run.steps())} records; jumps need {FEWEST}, so none were searched")
     for name in measures:

@@ -73,13 +73,13 @@ def _steps(size: float, base: Draw, many: bool = False) -> Plant:
 
 
 STEPS: dict[str, Plant] = {
-    "step of 10": _steps(10, NULLS["white noise"]),
-    "step of 4": _steps(4, NULLS["white noise"]),
-    "three steps of 6": _steps(6, NULLS["white noise"], many=True),
-    "step of 6 on drift": _steps(6, NULLS["drift"]),
-    "step of 6 on decay": _steps(6, NULLS["decay"]),
-    "step of 8 on AR(0.8)": _steps(8, NULLS["AR(0.8)"]),
-    "step of 10 on a random walk": _steps(10, NULLS["random walk"]),
+    "step of 10": _steps(10.0, NULLS["white noise"]),
+    "step of 4": _steps(4.0, NULLS["white noise"]),
+    "three steps of 6": _steps(6.0, NULLS["white noise"], many=True),
+    "step of 6 on drift": _steps(6.0, NULLS["drift"]),
+    "step of 6 on decay": _steps(6.0, NULLS["decay"]),
+    "step of 8 on AR(0.8)": _steps(8.0, NULLS["AR(0.8)"]),
+    "step of 10 on a random walk": _steps(10.0, NULLS["random walk"]),
 }
 
 # What a detector of ramps finds here is false: among them learning that begins with the training.
@@ -100,10 +100,10 @@ def _ramp(size: float, width: int, base: Draw, linear: bool = False) -> Plant:
 
 
 RAMPS: dict[str, Plant] = {
-    "ramp of 10 over 10 records": _ramp(10, 10, NULLS["white noise"]),
-    "ramp of 10 over 40": _ramp(10, 40, NULLS["white noise"]),
-    "ramp of 15 over 100": _ramp(15, 100, NULLS["white noise"]),
-    "straight ramp of 10 over 40": _ramp(10, 40, NULLS["white noise"], linear=True),
-    "ramp of 15 over 40 on drift": _ramp(15, 40, NULLS["drift"]),
-    "clean ramp over 60": _ramp(1, 60, lambda rng: 0.01 * rng.normal(size=N)),
+    "ramp of 10 over 10 records": _ramp(10.0, 10, NULLS["white noise"]),
+    "ramp of 10 over 40": _ramp(10.0, 40, NULLS["white noise"]),
+    "ramp of 15 over 100": _ramp(15.0, 100, NULLS["white noise"]),
+    "straight ramp of 10 over 40": _ramp(10.0, 40, NULLS["white noise"], linear=True),
+    "ramp of 15 over 40 on drift": _ramp(15.0, 40, NULLS["drift"]),
+    "clean ramp over 60": _ramp(1.0, 60, lambda rng: 0.01 * rng.normal(size=N)),
 }

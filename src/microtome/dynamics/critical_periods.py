@@ -57,8 +57,8 @@ def critical_periods(
     n_layers, n = values.shape
     critical = np.zeros((n_layers, max(0, n - 1)), dtype=bool)
     transitions = np.zeros((n_layers, max(0, n - 2)), dtype=bool)
-    moving = np.asarray(_moving(values))
-    if n < FEWEST or not moving.any():
+    moving = np.asarray(_moving(values)) if n >= FEWEST else np.zeros(n_layers, dtype=bool)
+    if not moving.any():
         return Coordination(critical, transitions, np.zeros(max(0, n - 1)), 1.0, [])
     gaps = np.diff(steps)
     speed = np.diff(values[moving], axis=1) / gaps
@@ -113,7 +113,7 @@ def documented(found: Coordination, loss: np.ndarray | None) -> dict[str, Any]:
 
 
 def _moving(values: np.ndarray) -> np.ndarray:
-    finite = np.isfinite(values).all(axis=1)
+    finite = np.array([bool(np.isfinite(series).all()) for series in values], dtype=bool)
     safe = np.where(finite[:, None], values, 0.0)
     return finite & (np.ptp(safe, axis=1) > LEAST_MOVE * np.abs(safe).max(axis=1))
 

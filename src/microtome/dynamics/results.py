@@ -15,7 +15,7 @@ from microtome.core.plain import plain_value
 from microtome.dynamics.analyse import RunAnalysis, analyse_run
 from microtome.dynamics.critical_periods import documented
 from microtome.dynamics.jump_types import describe, jump_types
-from microtome.dynamics.jumps import Jump, Method
+from microtome.dynamics.jumps import FEWEST, Jump, Method
 from microtome.dynamics.original.jumps import phase_category
 from microtome.dynamics.run import DynamicsRun
 
@@ -77,7 +77,9 @@ class Analysis:
             lines.append(f"  {name}: {_count(jumps, 'jump')}, {_count(ramps, 'ramp')}")
         for analysis in self.runs if len(self.runs) == 1 else ():
             lines += _details(analysis)
-        if not len(self.jumps) and not len(self.ramps):
+        if all(len(a.run.steps()) < FEWEST for a in self.runs):
+            lines.append("Too few records to say anything.")
+        elif not len(self.jumps) and not len(self.ramps):
             lines.append("No transition: nothing stands out of a smooth course.")
         if len(self.jumps) and len(self.runs) > 1:
             lines += [f"  {line}" for line in describe(self.jumps)]

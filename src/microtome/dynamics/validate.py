@@ -132,7 +132,7 @@ def _report(
 
 def _false(detect: Detect, draw: Draw, kind: str, seeds: int) -> float:
     series = np.stack([draw(_rng(kind, seed)) for seed in range(seeds)])
-    return sum(map(len, detect(series))) / seeds
+    return float(sum(map(len, detect(series))) / seeds)
 
 
 def _found(detect: Detect, draw: Plant, kind: str, seeds: int) -> Row:
