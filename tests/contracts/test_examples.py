@@ -52,6 +52,13 @@ def test_magnitude_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
     assert (tmp_path / "magnitude_sweep.png").is_file() and (tmp_path / "onsets.png").is_file()
 
 
+def test_record_a_training_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    run("record_a_training_run.py", tmp_path, monkeypatch, "60")
+    shown = capsys.readouterr().out
+    assert "changes:" in shown and "layer 5: CKA" in shown
+    assert (tmp_path / "runs" / "my-run" / "comparison" / "comparison_report.md").is_file()
+
+
 def test_each_is_short() -> None:
     examples = sorted(EXAMPLES.glob("*.py"))
     assert examples

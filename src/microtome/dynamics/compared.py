@@ -36,7 +36,8 @@ def find_pair(words: list[str], runs_root: Path = Path("runs")) -> Pair:
     """The pair that the words name. Raises ``MicrotomeError``.
 
     Nothing or ``RUN``: before and after the strongest transition, a ramp before a jump. ``A B`` or
-    ``RUN A B`` with whole numbers: two steps. ``RUN@A RUN@B``: steps of two runs; without ``@`` their last step.
+    ``RUN A B`` with whole numbers: two steps. ``RUN@A RUN@B``: steps of two runs, the last ones without
+    ``@``.
     """
     words = list(words)
     run = "latest"
