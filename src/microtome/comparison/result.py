@@ -16,6 +16,8 @@ from microtome.core.runs import RunFolder
 
 KIND = "comparison"
 RESULTS = "results.json"
+# What networks compute before how they do it.
+READING_ORDER = ("adaptation", "probes", "similarity", "features", "activations", "weights")
 
 
 @dataclass(frozen=True)
@@ -56,8 +58,15 @@ class Comparison:
     @property
     def headlines(self) -> list[str]:
         """One sentence a claim, those that stand first."""
-        judged = sorted(self.judged, key=lambda one: (not one.distinguishable, one.p_adjusted))
-        return [one.sentence for one in judged]
+        return [one.sentence for one in self.by_weight]
+
+    @property
+    def by_weight(self) -> list[Judged]:
+        """The claims as a reader wants them: those that stand first, then by what they are about, then by p."""
+        return sorted(
+            self.judged,
+            key=lambda one: (not one.distinguishable, READING_ORDER.index(one.claim.analysis), one.p_adjusted),
+        )
 
 
 def staged(name: str, rows: Sequence[Row]) -> list[Row]:

@@ -281,7 +281,8 @@ def _sentence(claim: Claim, p: float, count: int, alpha: float) -> str:
     unit = f" {claim.unit}" if claim.unit else ""
     seeds = f"{claim.seeds[0]} + {claim.seeds[1]} networks"
     numbers = f"{claim.effect:+.3g}{unit}, 95 % interval {claim.low:.3g} to {claim.high:.3g}"
-    basis = f"n = {claim.n} inputs, {seeds}, p = {p:.2g} corrected for {count} comparisons"
+    inputs = f"n = {claim.n} inputs, " if claim.n else ""  # weights are not measured on inputs
+    basis = f"{inputs}{seeds}, p = {p:.2g} corrected for {count} comparisons"
     if p < alpha:
         return f"{claim.a} and {claim.b} differ in {claim.about}: {numbers} ({basis}); {claim.control}."
     about = claim.about[:1].upper() + claim.about[1:]

@@ -81,7 +81,7 @@ def page(comparison: Comparison) -> Report:
 
 
 def _headlines(report: Report, comparison: Comparison) -> None:
-    judged = sorted(comparison.judged, key=lambda one: (not one.distinguishable, one.p_adjusted))
+    judged = comparison.by_weight
     standing = [one for one in judged if one.distinguishable]
     report.section(
         "What differs",
