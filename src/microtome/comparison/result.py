@@ -62,10 +62,14 @@ class Comparison:
 
     @property
     def by_weight(self) -> list[Judged]:
-        """The claims as a reader wants them: those that stand first, then by what they are about, then by p."""
+        """The claims as a reader wants them: those that stand first, by what they are about, by p."""
         return sorted(
             self.judged,
-            key=lambda one: (not one.distinguishable, READING_ORDER.index(one.claim.analysis), one.p_adjusted),
+            key=lambda one: (
+                not one.distinguishable,
+                READING_ORDER.index(one.claim.analysis),
+                one.p_adjusted,
+            ),
         )
 
 

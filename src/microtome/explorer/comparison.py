@@ -22,8 +22,8 @@ SECTIONS: dict[str, tuple[str, str, str]] = {
     ),
     "probes": (
         "What can be decoded",
-        "Accuracy of linear and MLP probes by nested cross-validation, beside probes of untrained networks and"
-        " of random labels.",
+        "Accuracy of linear and MLP probes by nested cross-validation, beside probes of untrained networks"
+        " and of random labels.",
         "probe_analysis",
     ),
     "features": (
