@@ -9,6 +9,7 @@ from probe_fakes import compared, images_of, rearrange
 
 from microtome.comparison.probe_config import ProbeConfig
 from microtome.comparison.probe_mlp import MLPShape, batched_mlp, mlp_inputs
+from microtome.comparison.probe_panels import short_names
 from microtome.comparison.probe_plots import draw
 from microtome.comparison.probe_targets import probe_targets
 from microtome.comparison.probe_tasks import stratified_folds
@@ -217,6 +218,14 @@ def test_any_targets():
         probe_targets(x, {"angle": x[:99, 0]}, QUICK)
     with pytest.raises(MicrotomeError, match="2 classes, the smallest of 1 rows"):
         probe_targets(x, {"one": np.arange(100) == 3}, QUICK)
+
+
+def test_names_of_layers_are_shortened_to_what_tells_them_apart():
+    assert short_names(["conv1", "conv2"]) == ["conv1", "conv2"]
+    assert short_names(["net.0.dense", "net.12.dense"]) == ["0", "12"]
+    assert short_names(["a.b"]) == ["a.b"]
+    long = short_names(["first_projection_of_x", "second_projection_of_x"])
+    assert len(set(long)) == 2 and max(map(len, long)) <= 17
 
 
 def test_settings_say_what_is_wrong():

@@ -7,7 +7,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from microtome.comparison.probe_arrays import key
-from microtome.comparison.probe_panels import Drawn, band, curve, layer_axis, task_panels, untrained_curve
+from microtome.comparison.probe_panels import (
+    Drawn,
+    band,
+    curve,
+    layer_axis,
+    short_names,
+    task_panels,
+    untrained_curve,
+)
 from microtome.plotting.style import FAINT, INK, colour, integer_ticks, light_grid, panels, styled
 
 
@@ -127,8 +135,9 @@ def decodable_figure(drawn: Drawn, a: str, b: str) -> Figure:
     ax.set_yticks(range(len(drawn.tasks)), list(drawn.tasks))
     ax.set_ylim(len(drawn.tasks) - 0.4, -0.6)
     ticks = integer_ticks(len(drawn.layers), 12)
-    names = [drawn.layers[i] if len(drawn.layers[i]) <= 12 else f"{drawn.layers[i][:11]}…" for i in ticks]
-    ax.set_xticks([i + 1 for i in ticks], names, rotation=30 if len(ticks) > 6 else 0)
+    short = short_names(drawn.layers, 14)
+    names = [short[i] for i in ticks]
+    ax.set_xticks([i + 1 for i in ticks], names, rotation=30 if sum(map(len, names)) > 60 else 0)
     ax.set_xlim(0.6, len(drawn.layers) + 0.4)
     light_grid(ax, "x")
     figure.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=3)

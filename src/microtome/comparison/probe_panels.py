@@ -17,7 +17,7 @@ from microtome.plotting.style import (
     remove_unused,
 )
 
-LONG = 6  # a layer's name from which labels are turned
+MANY = 20  # layers above which dots are left out
 MOST_PANELS = 12
 
 
@@ -74,12 +74,25 @@ def task_panels(drawn: Drawn, title: str, height: float = 2.7) -> tuple[Figure, 
     return figure, list(axes.ravel()[:n])
 
 
+def short_names(layers: Sequence[str], most: int = 16) -> list[str]:
+    """Names without the dotted parts that all share at either end; those still too long by number and end."""
+    parts = [name.split(".") for name in layers]
+    if len(layers) > 1:
+        while min(map(len, parts)) > 1 and len({one[0] for one in parts}) == 1:
+            parts = [one[1:] for one in parts]
+        while min(map(len, parts)) > 1 and len({one[-1] for one in parts}) == 1:
+            parts = [one[:-1] for one in parts]
+    names = [".".join(one) for one in parts]
+    return [name if len(name) <= most else f"{i + 1}: …{name[4 - most :]}" for i, name in enumerate(names)]
+
+
 def layer_axis(ax: Axes, layers: Sequence[str]) -> None:
     """Layers along the x axis: names while they fit, turned where they are long."""
     wide = ax.get_gridspec().ncols == 1 if ax.get_gridspec() is not None else True  # pyright: ignore[reportOptionalMemberAccess]
     ticks = integer_ticks(len(layers), 16 if wide else 9)
-    turned = max(len(layers[i]) for i in ticks) * len(ticks) > (60 if wide else 30)
-    names = [layers[i] if len(layers[i]) <= 16 else f"{layers[i][:7]}…{layers[i][-7:]}" for i in ticks]
+    short = short_names(layers)
+    names = [short[i] for i in ticks]
+    turned = max(map(len, names)) * len(names) > (60 if wide else 30)
     ax.set_xticks(ticks, names, rotation=40 if turned else 0, ha="right" if turned else "center")
     if turned:
         for label in ax.get_xticklabels():
@@ -98,7 +111,8 @@ def curve(
     if all(row.low is not None and row.high is not None for row in rows):
         low, high = (np.array([getattr(row, side) for row in rows], dtype=float) for side in ("low", "high"))
         ax.fill_between(x, low, high, color=color, alpha=shade, linewidth=0)
-    ax.plot(x, [row.value for row in rows], line, color=color, label=label, markersize=3.5)
+    size = 3.5 if len(rows) <= MANY else 2.0
+    ax.plot(x, [row.value for row in rows], line, color=color, label=label, markersize=size)
 
 
 def band(ax: Axes, limits: np.ndarray, color: str, label: str) -> None:
@@ -109,10 +123,11 @@ def band(ax: Axes, limits: np.ndarray, color: str, label: str) -> None:
 def untrained_curve(
     ax: Axes, drawn: Drawn, task: str, arm: str, kind: str, color: str, label: str = "untrained networks"
 ) -> None:
-    """Untrained networks: their mean, dashed, and each one as a dot."""
+    """Untrained networks: their mean, dashed, and each one as a dot where layers are few."""
     values = drawn.part.arrays.get(key(task, arm, kind, "untrained"))
     if values is None:
         return
     x = np.arange(len(values))
     ax.plot(x, values.mean(1), "--", color=color, linewidth=1.1, label=label)
-    ax.plot(x, values, ".", color=color, markersize=2.5, alpha=0.8)
+    if len(values) <= MANY:
+        ax.plot(x, values, ".", color=color, markersize=2.5, alpha=0.8)

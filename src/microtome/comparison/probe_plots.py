@@ -14,6 +14,7 @@ from microtome.comparison.probe_panels import (
     band,
     curve,
     layer_axis,
+    short_names,
     task_panels,
     untrained_curve,
 )
@@ -68,7 +69,7 @@ def summary_figure(drawn: Drawn, arm: str) -> Figure:
             title=f"{kind} probes",
             limit=1.0,
             x_ticks=[_short(task) for task in drawn.tasks],
-            y_ticks=[_short(layer) for layer in drawn.layers],
+            y_ticks=short_names(drawn.layers, 18),
             scale_label="held-out accuracy" if kind == kinds[-1] else None,
             most_ticks=30,
         )

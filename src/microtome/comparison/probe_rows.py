@@ -114,9 +114,12 @@ def depth_of(
     return None if values is None else decodable_from(values.mean(1), null.mean(1), weights, share)
 
 
-def above_chance(result: TaskResult, name: str, alpha: float = 0.05) -> bool:
-    """Whether the best layer beats the best layer under each of nearly all permutations of the labels."""
-    values, null = result.correct(name, "linear"), result.null(name)
+def above_chance(result: TaskResult, name: str, null_of: str = "", alpha: float = 0.05) -> bool:
+    """Whether the best layer beats the best layer under each of nearly all permutations of the labels.
+
+    Untrained networks are held against the permutations of the arm ``null_of``.
+    """
+    values, null = result.correct(name, "linear"), result.null(null_of or name)
     assert values is not None
     return permutation_p(float(values.mean((1, 2)).max()), null.max(0), sides=1) < alpha
 
@@ -127,9 +130,9 @@ def _depths(
     n, null = len(result.task.values), result.null(arm.name)
     weights = image_weights(n, settings.bootstraps, seed)
     depth = depth_of(result, arm.name, null, weights, settings.decodable_share)
-    untrained = (
-        None if floor is None else depth_of(result, floor.name, null, weights, settings.decodable_share)
-    )
+    untrained = None
+    if floor is not None and floor.name in result.networks and above_chance(result, floor.name, arm.name):
+        untrained = depth_of(result, floor.name, null, weights, settings.decodable_share)
     if depth is None or not above_chance(result, arm.name):
         return
     names = result.layers
