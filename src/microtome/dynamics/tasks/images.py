@@ -58,7 +58,7 @@ def build(config: DigitsConfig | MNISTConfig) -> Task:
 
     size = config.probe_size
     name = "mnist" if isinstance(config, MNISTConfig) else "digits"
-    return Task(name, model, test[0][:size], test[1][:size], loss, evaluate)
+    return Task(name, model, test[0][:size], test[1][:size], loss, evaluate, train=(train[0], train[1]))
 
 
 def small_digits() -> tuple[Pixels, Pixels]:

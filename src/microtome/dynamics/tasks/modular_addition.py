@@ -53,4 +53,4 @@ def build(config: ModularAdditionConfig) -> Task:
         }
 
     size = config.probe_size
-    return Task("modular-addition", model, test[0][:size], test[1][:size], loss, evaluate, (0.9, 0.98))
+    return Task("modular-addition", model, test[0][:size], test[1][:size], loss, evaluate, (0.9, 0.98), train)

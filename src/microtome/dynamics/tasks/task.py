@@ -11,6 +11,7 @@ class Task:
     """A network and how to train it. The probe is held-out data.
 
     ``loss()`` draws a batch and gives its loss; ``evaluate()`` gives the numbers that tell how it goes.
+    ``train`` is all there is to train on, where that is not drawn without end.
     """
 
     name: str
@@ -20,3 +21,4 @@ class Task:
     loss: Callable[[], Tensor]
     evaluate: Callable[[], dict[str, float]]
     betas: tuple[float, float] = (0.9, 0.999)
+    train: tuple[Tensor, Tensor] | None = None
