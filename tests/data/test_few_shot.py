@@ -100,7 +100,9 @@ def test_bad_requests_say_what_there_is():
         episodes(ways=7)
     with pytest.raises(MicrotomeError, match="only 2 classes of 'character' within one alphabet"):
         episodes(ways=3, within="alphabet")
-    with pytest.raises(MicrotomeError, match="'a' has 8 images for shots and queries together"):
+    with pytest.raises(
+        MicrotomeError, match="queries=4: character 'a' has 8 images for them and for shots=5"
+    ):
         episodes(shots=5, queries=4)
     with pytest.raises(MicrotomeError, match="did you mean alphabet"):
         images_of(numbered_images(), "alphabets", ["one"])

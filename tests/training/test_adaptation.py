@@ -71,3 +71,18 @@ def test_accuracy_of_classes_that_can_and_that_cannot_be_told_apart(separable, l
         lr=0.3, head="fresh", generator=torch.Generator().manual_seed(0),
     )  # fmt: skip
     assert values.shape == (40,) and low <= values.mean() <= high
+
+
+def test_a_network_that_learned_rates_adapts_by_them():
+    class Rated(nn.Sequential):
+        def __init__(self):
+            super().__init__(nn.Flatten())
+            self.classifier = nn.Linear(16, 3)
+            self.lr_classifier = nn.Parameter(torch.tensor([0.05]))
+
+    rated, (x, y) = Rated(), support()
+    plain = nn.Sequential(nn.Flatten(), rated.classifier)
+    expected = adapt(plain, x, y, steps=3, lr=0.05, n_classes=3)
+    adapted = adapt(rated, x, y, steps=3, lr=99.0, n_classes=3)
+    torch.testing.assert_close(adapted(x), expected(x))
+    assert float(adapted.lr_classifier) == pytest.approx(0.05)  # type: ignore[arg-type]

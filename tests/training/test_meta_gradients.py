@@ -9,8 +9,7 @@ from torch.func import functional_call
 from microtome.core.errors import MicrotomeError
 from microtome.data.few_shot import Episode
 from microtome.targets.few_shot_convnet import FewShotConvNet
-from microtome.training.few_shot_network import inner_rates
-from microtome.training.inner_loop import classification_loss, head_of, inner_loop
+from microtome.training.inner_loop import classification_loss, head_of, inner_loop, inner_rates
 from microtome.training.meta_gradients import meta_step
 
 

@@ -53,7 +53,7 @@ class Episodes:
         labels = label_of(images, label)
         self.ordered = within is not None and ways == len(labels.names)
         self.pools = [
-            _classes(labels, rows, shots + queries, label)
+            _classes(labels, rows, shots, queries, label)
             for rows in _groups(images, within)
             if len(np.unique(labels.values[rows])) * self.turns >= ways
         ]
@@ -129,16 +129,16 @@ def _groups(images: LabelledImages, within: str | None) -> list[np.ndarray]:
     return [np.flatnonzero(values == value) for value in np.unique(values)]
 
 
-def _classes(labels: Labels, rows: np.ndarray, needed: int, label: str) -> list[Tensor]:
+def _classes(labels: Labels, rows: np.ndarray, shots: int, queries: int, label: str) -> list[Tensor]:
     """Rows of each class among ``rows``."""
     pool = []
     for number in np.unique(labels.values[rows]):
         own = rows[labels.values[rows] == number]
-        if len(own) < needed:
+        if len(own) < shots + queries:
             raise bad_value(
                 "queries",
-                needed,
-                f"{label} {labels.names[number]!r} has {len(own)} images for shots and queries together",
+                queries,
+                f"{label} {labels.names[number]!r} has {len(own)} images for them and for shots={shots}",
                 "lower queries or shots",
             )
         pool.append(torch.as_tensor(own))

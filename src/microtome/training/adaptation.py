@@ -13,7 +13,7 @@ from microtome.core.errors import bad_value
 from microtome.data.few_shot import Episode, Episodes
 from microtome.data.labelled_images import LabelledImages
 from microtome.targets.image_network import ImageNetwork
-from microtome.training.inner_loop import check_finite, classification_loss, head_of
+from microtome.training.inner_loop import check_finite, classification_loss, head_of, inner_rates
 
 Head = Literal["own", "fresh", "centroid"]
 
@@ -32,11 +32,12 @@ def adapt(
 
     ``own`` starts from the network's own last linear layer, ``fresh`` from one of zeros, ``centroid`` from
     the directions of the classes' mean features, so that its answer is the class nearest in cosine (no steps
-    needed). The module itself stays as it is. Raises ``MicrotomeError`` when its own layer has not
+    needed). With its own head a network that learned rates for its layers (conv2lr, ...) takes those and not
+    ``lr``. The module itself stays as it is. Raises ``MicrotomeError`` when its own layer has not
     ``n_classes`` outputs, ``Diverged``.
     """
     adapted = with_head(module, x, y, n_classes, head)
-    _descend(adapted, x, y, steps, lr)
+    _descend(adapted, x, y, steps, lr, head)
     return adapted.requires_grad_(False)
 
 
@@ -84,21 +85,24 @@ def _centroid_directions(
     return nn.functional.normalize(means)
 
 
-def _descend(module: nn.Module, x: Tensor, y: Tensor, steps: int, lr: float) -> None:
+def _descend(module: nn.Module, x: Tensor, y: Tensor, steps: int, lr: float, head: Head) -> None:
     """Gradient descent in place: what ``inner_loop`` computes, without its graph."""
     if steps == 0:
         return
-    parameters = [each for each in module.parameters() if each.is_floating_point()]
-    for each in parameters:
-        each.requires_grad_()
+    named = dict(module.named_parameters())
+    rates = inner_rates(named, lr) if head == "own" else lr
+    moving = (
+        {name: float(rates[name]) for name in rates} if isinstance(rates, dict) else dict.fromkeys(named, lr)
+    )
+    parameters = [named[name].requires_grad_() for name in moving]
     for _ in range(steps):
         loss = classification_loss(module(x), y)
         gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
         with torch.no_grad():
-            for each, gradient in zip(parameters, gradients, strict=True):
+            for each, rate, gradient in zip(parameters, moving.values(), gradients, strict=True):
                 if gradient is not None:
-                    each.sub_(gradient, alpha=lr)
-    check_finite(dict(module.named_parameters()), lr)
+                    each.sub_(gradient, alpha=rate)
+    check_finite(named, lr)
 
 
 def few_shot_accuracy(
@@ -148,7 +152,7 @@ def adaptation_curve(
     adapted = with_head(module, x, y, int(y.max()) + 1, head)
     accuracies, done = [], 0
     for count in steps:
-        _descend(adapted, x, y, count - done, lr)
+        _descend(adapted, x, y, count - done, lr, head)
         done = count
         with torch.no_grad():
             answers = adapted(episode.query_x.to(device)).argmax(1)

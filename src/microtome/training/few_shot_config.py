@@ -1,5 +1,6 @@
 """Configuration of meta-learned and plainly trained image classifiers. Torch free."""
 
+import re
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -26,7 +27,6 @@ OF_IMAGES: dict[str, dict[str, Any]] = {
         "rotations": True,
         "steps": 2000,
         "test_queries": 15,
-        "adapt_steps": (0, 1, 5, 10, 20),
     },
     "same-different": {
         "label": "same_different",
@@ -34,8 +34,9 @@ OF_IMAGES: dict[str, dict[str, Any]] = {
         "within": "problem",
         "held_out": ("4", "9", "22"),
         "size": 64,
-        "channels": 32,
-        "blocks": 5,
+        "channels": 16,
+        "blocks": 4,
+        "batch_size": 64,
         "ways": 2,
         "shots": 5,
         "queries": 10,
@@ -43,6 +44,7 @@ OF_IMAGES: dict[str, dict[str, Any]] = {
         "inner_steps": 3,
         "steps": 300,
         "test_shots": (5,),
+        "adapt_steps": (0, 1, 5, 10),
     },
     "other": {"label": None, "split_by": None, "held_out": None, "size": 28, "rotations": False},
 }
@@ -121,14 +123,14 @@ class FewShotTrainConfig(RunSettings):
     """Images of each class to be judged by, at the end."""
     test_episodes: PositiveInt = 100
     """Episodes at the end; the 95 % intervals are over them."""
-    adapt_steps: tuple[NonNegativeInt, ...] = (0, 1, 5, 10)
+    adapt_steps: tuple[NonNegativeInt, ...] = (0, 1, 5, 10, 20)
     """Gradient steps after which accuracy is measured at the end, rising."""
-    adapt_lr: PositiveFloat = 0.1
-    """Learning rate of these steps from a fresh head; a meta-learned one takes inner_lr."""
+    adapt_lr: PositiveFloat = 0.03
+    """Learning rate of these steps from a fresh head; a meta-learned one takes inner_lr, or its own rates."""
     print_freq: PositiveInt = 20
     """Steps between two lines of ``metrics.jsonl``."""
-    device: str = "cpu"
-    """cpu, cuda, mps, or auto (cuda where there is one)."""
+    seed: int = 0
+    """Start values (with the algorithm), episodes and batches."""
 
     @model_validator(mode="before")
     @classmethod
@@ -147,7 +149,7 @@ class FewShotTrainConfig(RunSettings):
             raise bad_value("adapt_steps", list(self.adapt_steps), "not rising", "write such as 0 1 5 10")
         if not self.test_shots:
             raise bad_value("test_shots", list(self.test_shots), "nothing to test", "write such as 1 5")
-        if self.algorithm == "reptile" and self.network.endswith("lr"):
+        if self.algorithm == "reptile" and re.match(r"conv\dlr", self.network):
             raise bad_value(
                 "network", self.network, "reptile does not learn inner rates", "use maml or fomaml"
             )

@@ -12,7 +12,7 @@ from microtome.data.labelled_images import LabelledImages
 from microtome.data.same_different import PROBLEMS, same_different_images
 from microtome.training.few_shot_config import FewShotTrainConfig, kind_of
 
-IMAGES_OF_A_PROBLEM = 400
+IMAGES_OF_A_PROBLEM, TEST_IMAGES_OF_A_PROBLEM = 400, 100
 
 
 @dataclass(frozen=True)
@@ -56,8 +56,8 @@ def _same_different(config: FewShotTrainConfig, channels: int) -> FewShotImages:
     size = config.size or 128
     n = max(2, config.limit // len(trained)) if config.limit else IMAGES_OF_A_PROBLEM
     halves = [
-        same_different_images(problems, n, size=size, channels=channels, split=split)
-        for problems, split in ((trained, "train"), (held_out, "test"))
+        same_different_images(problems, count, size=size, channels=channels, split=split)
+        for problems, count, split in ((trained, n, "train"), (held_out, TEST_IMAGES_OF_A_PROBLEM, "test"))
     ]
     return FewShotImages(halves[0], halves[1], config.label or "same_different")
 

@@ -13,8 +13,7 @@ from microtome.core.seeds import generator, stream_seed
 from microtome.data.few_shot import Episode, label_of
 from microtome.training.few_shot_config import FewShotTrainConfig
 from microtome.training.few_shot_data import FewShotImages, training_episodes
-from microtome.training.few_shot_network import inner_rates
-from microtome.training.inner_loop import classification_loss
+from microtome.training.inner_loop import classification_loss, inner_rates
 from microtome.training.meta_gradients import meta_step
 
 Report = Callable[[int, Mapping[str, Any]], None]

@@ -1,6 +1,5 @@
-"""The network that few-shot training trains: its description, and its learned inner rates."""
+"""The network that few-shot training trains."""
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -57,23 +56,3 @@ def new_network(config: FewShotTrainConfig, architecture: Mapping[str, Any]) -> 
     if config.init_seed is not None:
         return build_seeded(architecture, config.init_seed)
     return build_seeded(architecture, stream_seed(config.seed, f"network/{config.algorithm}"))
-
-
-def inner_rates(parameters: Mapping[str, Tensor], fixed: float) -> float | dict[str, Tensor]:
-    """The inner loop's learning rate of every parameter.
-
-    ``fixed`` unless the network learns rates as parameters: ``lr_conv.i`` of convolution i + 1 and its norm,
-    ``lr_fc.i`` of fully connected layer i and its norm, ``lr_classifier``.
-    """
-    if "lr_classifier" not in parameters:
-        return fixed
-    rates = {}
-    for name in parameters:
-        layer = name.split(".")[0]
-        if layer.startswith(("conv", "bn")):
-            rates[name] = parameters[f"lr_conv.{int(re.sub(r'[a-z]+', '', layer)) - 1}"]
-        elif layer in ("fc_layers", "layer_norms"):
-            rates[name] = parameters[f"lr_fc.{name.split('.')[1]}"]
-        elif layer == "classifier":
-            rates[name] = parameters["lr_classifier"]
-    return rates

@@ -1,5 +1,6 @@
 """The inner loop of meta-learning: a few gradient steps on a few labelled images, as a pure function."""
 
+import re
 from collections.abc import Collection, Mapping
 
 import torch
@@ -27,9 +28,8 @@ def inner_loop(
     """``parameters`` after ``steps`` of gradient descent on the cross entropy of ``module`` on ``(x, y)``.
 
     ``theta <- theta - lr * grad`` (Finn et al. 2017, equation 1). ``lr`` may be one rate a parameter
-    (those without one stay).
-    ``second_order`` keeps the graph, so that the result can be differentiated through the steps; without it
-    gradients count as constants (first-order MAML). ``only`` names the parameters that move (ANIL: the
+    (those without one stay). ``second_order`` keeps the graph, so that the result can be differentiated
+    through the steps; without it gradients count as constants (first-order MAML). ``only`` names the parameters that move (ANIL: the
     head). Parameters that the output does not depend on stay.
     """
     adapted = dict(parameters)
@@ -44,6 +44,26 @@ def inner_loop(
                 rate = lr[name] if isinstance(lr, Mapping) else lr
                 adapted[name] = adapted[name] - rate * gradient
     return adapted
+
+
+def inner_rates(parameters: Mapping[str, Tensor], fixed: float) -> float | dict[str, Tensor]:
+    """The inner loop's learning rate of every parameter.
+
+    ``fixed`` unless the network learns rates as parameters: ``lr_conv.i`` of convolution i + 1 and its norm,
+    ``lr_fc.i`` of fully connected layer i and its norm, ``lr_classifier``.
+    """
+    if "lr_classifier" not in parameters:
+        return fixed
+    rates = {}
+    for name in parameters:
+        layer = name.split(".")[0]
+        if layer.startswith(("conv", "bn")):
+            rates[name] = parameters[f"lr_conv.{int(re.sub(r'[a-z]+', '', layer)) - 1}"]
+        elif layer in ("fc_layers", "layer_norms"):
+            rates[name] = parameters[f"lr_fc.{name.split('.')[1]}"]
+        elif layer == "classifier":
+            rates[name] = parameters["lr_classifier"]
+    return rates
 
 
 def classification_loss(output: Float[Tensor, "B c"], y: Int[Tensor, " B"]) -> Float[Tensor, ""]:
