@@ -46,7 +46,13 @@ class Comparison:
     @property
     def remarks(self) -> list[str]:
         """What the reader must know: dead dictionaries, layers left out, single seeds."""
-        return list(dict.fromkeys(line for part in self.parts.values() for line in part.remarks))
+        alone = [name for name, files in self.facts.get("arms", {}).items() if len(files) < 2]
+        lines = [
+            f"{' and '.join(alone)}: one network each; the spread over seeds is taken from untrained"
+            " networks, and what is said is about these networks, not about how they were trained"
+        ]
+        lines = lines if alone else []
+        return list(dict.fromkeys(lines + [line for part in self.parts.values() for line in part.remarks]))
 
     def frame(self) -> pd.DataFrame:
         """The tidy table: one row a number."""

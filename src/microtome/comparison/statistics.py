@@ -158,9 +158,7 @@ def control_words(m: Measured) -> str:
             spread = f" ± {floor.std(ddof=1):.2g}" if len(floor) > 1 else ""
             parts.append(f"{floor.mean():.3g}{spread} ({len(floor)})")
     floor_words = f"; untrained networks {' and '.join(parts)}" if parts else "; no untrained networks"
-    alone = min(len(m.a), len(m.b)) < 2
-    seeds = "; single networks: their spread over seeds is taken from untrained ones" if alone else ""
-    return f"{m.a.mean():.3g} against {m.b.mean():.3g}{floor_words}{seeds}"
+    return f"{m.a.mean():.3g} against {m.b.mean():.3g}{floor_words}"
 
 
 def two_sided(effect: float, error: float, freedom: float) -> float:

@@ -7,45 +7,52 @@ from typing import Any
 
 from microtome.comparison.part import Row
 from microtome.comparison.result import AFTER, Comparison, load_comparison
+from microtome.comparison.statistics import Judged
 from microtome.explorer.page import Report
 
-MAX_PICTURES = 12  # of one analysis; a page with more is slow to open
-ROWS_SHOWN = 40
-# Analysis -> its title, what it answers, its folder, and which pictures tell most (patterns, in order).
-SECTIONS: dict[str, tuple[str, str, str]] = {
+MAX_PICTURES = 8  # of one analysis; a page with more is slow to open
+ROWS_SHOWN = 24
+# Analysis -> its title, what it answers, its folder, and which pictures tell most, in order.
+SECTIONS: dict[str, tuple[str, str, str, tuple[str, ...]]] = {
+    "probes": (
+        "What can be decoded",
+        "Accuracy of linear and MLP probes by nested cross-validation, beside probes of untrained networks"
+        " and of random labels.",
+        "probe_analysis",
+        ("*_linear_probe", "*_advantage_by_layer", "*_selectivity", "*_decodable_from", "*"),
+    ),
     "similarity": (
         "Where representations differ",
         "Debiased CKA between layers: 1 is the same representation up to rotation and scale. It only means"
         " something beside the same number for an untrained network (floor) and for two seeds of one arm"
         " (ceiling).",
         "similarity",
-    ),
-    "probes": (
-        "What can be decoded",
-        "Accuracy of linear and MLP probes by nested cross-validation, beside probes of untrained networks"
-        " and of random labels.",
-        "probe_analysis",
+        ("by_layer_*", "cka_*"),
     ),
     "features": (
         "Which features are shared",
         "Sparse dictionaries of both networks, matched by the inputs that their features fire for, and"
         " normalised between chance and another dictionary of the same network.",
         "autoencoder_analysis",
-    ),
-    "weights": (
-        "Where weights differ",
-        "Weights as they stand, and after the filters of one network were put in the order of the other's.",
-        "weight_analysis",
-    ),
-    "activations": (
-        "How activations are spread",
-        "Before and after the nonlinearity, over all images.",
-        "activation_analysis",
+        ("feature_kinds", "features_by_layer", "crosscoder_*", "feature_cards_*"),
     ),
     "adaptation": (
         "What adaptation changes",
         "Every network adapted to the same few images by the same rule.",
         "adaptation",
+        ("*",),
+    ),
+    "activations": (
+        "How activations are spread",
+        "Before and after the nonlinearity, over all images.",
+        "activation_analysis",
+        ("statistics_by_layer", "joint_pca"),
+    ),
+    "weights": (
+        "Where weights differ",
+        "Weights as they stand, and after the filters of one network were put in the order of the other's.",
+        "weight_analysis",
+        ("weights_by_layer", "spectra", "barrier*", "pca_comparison_*"),
     ),
 }
 
@@ -70,13 +77,16 @@ def page(comparison: Comparison) -> Report:
     )
     _headlines(report, comparison)
     for name in ("", AFTER):
-        for analysis, (title, words, folder) in SECTIONS.items():
+        for analysis, (title, words, folder, told) in SECTIONS.items():
             part = comparison.parts.get(f"{name}{analysis}")
             if part is None:
                 continue
             report.section(f"{title}, after adaptation" if name else title, words)
-            report.table("In numbers", [_row(row) for row in chosen(part.rows)[:ROWS_SHOWN]])
-            _pictures(report, comparison.folder.path / name / folder)
+            _pictures(report, comparison.folder.path / name / folder, told)
+            rows = chosen(part.rows)
+            left = len(rows) - ROWS_SHOWN
+            note = f"{left} more rows are in results.csv." if left > 0 else ""
+            report.table("In numbers", [_row(row) for row in rows[:ROWS_SHOWN]], note)
     return _how_it_was_made(report, comparison)
 
 
@@ -92,11 +102,23 @@ def _headlines(report: Report, comparison: Comparison) -> None:
         report.verdict("Not distinguishable from noise: no tested difference stands.", good=False)
     for one in standing[:ROWS_SHOWN]:
         report.verdict(one.sentence)
-    rest = [one.sentence for one in judged if not one.distinguishable]
+    rest = [_claim_row(one) for one in judged if not one.distinguishable]
     if rest:
-        report.table("Tested, and not above noise", [{"difference": line} for line in rest[:ROWS_SHOWN]])
+        note = f"{len(rest) - ROWS_SHOWN} more are in claims.csv." if len(rest) > ROWS_SHOWN else ""
+        report.table("Tested, and not distinguishable from noise", rest[:ROWS_SHOWN], note)
     if comparison.remarks:
         report.table("To beware of", [{"note": line} for line in comparison.remarks])
+
+
+def _claim_row(one: Judged) -> dict[str, Any]:
+    claim = one.claim
+    return {
+        "differ in": claim.about,
+        "networks": f"{claim.a}, {claim.b}",
+        "effect": claim.effect,
+        "95% interval": f"{claim.low:.3g} to {claim.high:.3g}",
+        "p corrected": one.p_adjusted,
+    }
 
 
 def chosen(rows: Sequence[Row]) -> list[Row]:
@@ -117,12 +139,16 @@ def _row(row: Row) -> dict[str, Any]:
     return {key: value for key, value in told.items() if value != ""}
 
 
-def _pictures(report: Report, folder: Path) -> None:
-    found = sorted(folder.rglob("*.png"), key=lambda path: (len(path.relative_to(folder).parts), path.name))
-    for picture in found[:MAX_PICTURES]:
-        report.picture(picture, str(picture.relative_to(folder).with_suffix("")).replace("_", " "))
-    if len(found) > MAX_PICTURES:
-        report.text(f"{len(found) - MAX_PICTURES} more pictures are in {folder}.")
+def _pictures(report: Report, folder: Path, patterns: Sequence[str]) -> None:
+    found = sorted(folder.rglob("*.png"))
+    told: dict[Path, None] = {}  # in the order of the patterns, each once
+    for pattern in patterns:
+        told |= dict.fromkeys(sorted(folder.glob(f"{pattern}.png")))
+    for picture in list(told)[:MAX_PICTURES]:
+        report.picture(picture, picture.stem.replace("_", " "))
+    left = len(found) - min(len(told), MAX_PICTURES)
+    if left > 0:
+        report.text(f"{left} more pictures are in {folder.name}/.")
 
 
 def _how_it_was_made(report: Report, comparison: Comparison) -> Report:
