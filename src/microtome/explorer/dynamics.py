@@ -116,7 +116,7 @@ def course(run: DynamicsRun, moments: list[CriticalMoment]) -> Any:
             kind[name] = run.scalar(name)
     measure = next((name for name in PREFERRED if name in run.measures), run.measures[0])
     spans = [
-        (moments[i].step, moments[i + 2].step, str(moments[i + 1].step))
+        (float(moments[i].step), float(moments[i + 2].step), str(moments[i + 1].step))
         for i in range(len(moments) - 2)
         if moments[i].moment_type.startswith("before_") and moments[i + 2].moment_type.startswith("after_")
     ]
