@@ -29,8 +29,8 @@ def inner_loop(
 
     ``theta <- theta - lr * grad`` (Finn et al. 2017, equation 1). ``lr`` may be one rate a parameter
     (those without one stay). ``second_order`` keeps the graph, so that the result can be differentiated
-    through the steps; without it gradients count as constants (first-order MAML). ``only`` names the parameters that move (ANIL: the
-    head). Parameters that the output does not depend on stay.
+    through the steps; without it gradients count as constants (first-order MAML). ``only`` names the
+    parameters that move (ANIL: the head). Parameters that the output does not depend on stay.
     """
     adapted = dict(parameters)
     moving = [name for name in (lr if isinstance(lr, Mapping) else adapted) if only is None or name in only]
