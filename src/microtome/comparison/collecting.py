@@ -115,15 +115,16 @@ class Sheet:
     def _count(self, x: Float[Tensor, "B units"]) -> None:
         """Add to the sums, a piece at a time that fits the cache."""
         sums = torch.zeros(2, x.shape[1], device=x.device)
-        for piece in x.split(max(1, CACHED // x.shape[1])):
-            apart = piece - self._first
+        rows = max(1, min(len(x), CACHED // x.shape[1]))
+        work, ones = torch.empty(rows, x.shape[1], device=x.device), torch.ones(rows, device=x.device)
+        for piece in x.split(rows):
+            apart = torch.sub(piece, self._first, out=work[: len(piece)])
             if len(piece) == 1:
                 sums[0] += apart[0]
                 sums[1].addcmul_(apart[0], apart[0])
             else:  # a product with ones is several times faster than a sum over rows
-                ones = torch.ones(len(piece), device=x.device)
-                sums[0] += ones @ apart
-                sums[1] += ones @ apart.square_()
+                sums[0].addmv_(apart.T, ones[: len(piece)])
+                sums[1].addmv_(apart.square_().T, ones[: len(piece)])
             low, high = torch.aminmax(piece)
             self._range = [min(self._range[0], low.item()), max(self._range[1], high.item())]
         self._sum += sums[0]
