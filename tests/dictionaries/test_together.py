@@ -32,7 +32,7 @@ def codes(n, features, density, generator):
 def test_a_step_is_that_of_the_trainer(dead_after):
     """Same start, same batches: the same weights as alone, dead features included."""
     rows = [torch.randn(300, 8), torch.randn(300, 8).relu()]
-    config = training(seed=5, dead_after=dead_after, n_features=64, k=1)
+    config = training(seed=5, dead_after=dead_after, n_features=64, k=2)
     stack = _Stack(rows, config, [5, 5])
     alone = [DictionaryTrainer("activations", config.dictionary(8), config, x) for x in rows]
     for m, trainer in enumerate(alone):

@@ -19,7 +19,7 @@ from microtome.data.labelled_images import LabelledImages
 from microtome.hooks import first_tensor
 from microtome.targets.image_network import ImageNetwork
 
-PIXELS = 3 << 20  # numbers of input in one evaluation
+PIXELS = 3 << 19  # numbers of input in one evaluation
 FEWEST = 32
 
 
