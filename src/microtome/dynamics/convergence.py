@@ -15,7 +15,8 @@ def settling_records(values: np.ndarray) -> np.ndarray:
     """The record from which each series of ``values [L, n]`` stays near its last level; -1 when it does not.
 
     Near is within a tenth of the series' range; the last level is the median of the last tenth of the
-    records, and a series that only comes near there has not settled. A constant series has from the start.
+    records, and a series that only comes near in the last fifth has not settled. A constant series has, from
+    the start.
     """
     settled = np.full(len(values), -1)
     n = values.shape[1]
@@ -30,7 +31,7 @@ def settling_records(values: np.ndarray) -> np.ndarray:
         smooth = np.median(windows, axis=1)
         away = np.abs(smooth - np.median(series[-tail:])) > SHARE * np.ptp(smooth)
         first = int(np.flatnonzero(away)[-1]) + 1 if away.any() else 0
-        settled[row] = first if first < n - tail else -1
+        settled[row] = first if first < n - 2 * tail else -1
     return settled
 
 

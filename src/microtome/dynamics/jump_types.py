@@ -17,7 +17,7 @@ def jump_types(table: "DataFrame", seed: int = 0) -> np.ndarray:
     """The type of each row of a table of jumps, 0 being the most frequent.
 
     K-means of phase, and of magnitude and speed as shares of the level they happen at, on a logarithmic
-    scale; as many clusters as the silhouette likes best, one when it likes none. The same jumps give the same types.
+    scale; as many clusters as the silhouette likes best, one when it likes none.
     """
     if len(table) < FEWEST:
         return np.zeros(len(table), dtype=np.int64)

@@ -60,11 +60,13 @@ def find_shifts(
 
 
 def _find(gaps: np.ndarray, values: np.ndarray, threshold: float, floor: np.ndarray) -> list[list[Shift]]:
-    n = values.shape[1]
     increments = np.diff(values, axis=1)
     weights = autoregression(increments)
-    everywhere = np.arange(n - 1)
-    scans = [_scan(increments, weights, everywhere, *trend, _grain(values)) for trend in TRENDS]
+    scans = _everywhere(increments, weights, _grain(values))
+    clean = _without_spikes(values, scans[0], threshold)
+    if clean is not None:
+        values, increments = clean, np.diff(clean, axis=1)
+        scans = _everywhere(increments, autoregression(increments), _grain(values))
     score = np.where(_is_shift(scans, threshold * LOOSE[1]), np.abs(scans[0].z), 0.0)
     found = []
     for row, series in enumerate(values):
@@ -73,6 +75,25 @@ def _find(gaps: np.ndarray, values: np.ndarray, threshold: float, floor: np.ndar
         kept = _retest(series, candidates, threshold) if candidates else []
         found.append([shift for shift in kept if _counts(gaps, series, shift, float(floor[row]))])
     return found
+
+
+def _everywhere(increments: np.ndarray, weights: np.ndarray, grain: np.ndarray) -> list[Scan]:
+    places = np.arange(increments.shape[1])
+    return [_scan(increments, weights, places, *trend, grain) for trend in TRENDS]
+
+
+def _without_spikes(values: np.ndarray, scan: Scan, threshold: float) -> np.ndarray | None:
+    """The series with single outlying records replaced by what lies around them; None when there are none."""
+    around = np.lib.stride_tricks.sliding_window_view(np.pad(np.abs(scan.z), ((0, 0), (2, 2))), 5, axis=1)
+    spiky = np.abs(scan.outlier) > np.maximum(threshold, 1.05 * around.max(axis=2))
+    if not spiky[:, :-1].any():
+        return None
+    clean = values.copy()
+    for row in np.flatnonzero(spiky[:, :-1].any(axis=1)):
+        strength = np.where(spiky[row], np.abs(scan.outlier[row]), 0.0)
+        for place in _peaks(strength[:-1], threshold):
+            clean[row, place + 1] = (values[row, place] + values[row, place + 2]) / 2
+    return clean
 
 
 def _retest(series: np.ndarray, candidates: list[Shift], threshold: float) -> list[Shift]:

@@ -20,6 +20,7 @@ class Fit:
     slope: float  # over a width, as a share of the size
     error: float
     cubic_error: float
+    step_error: float
     total: float
     n: int
     memory: float  # correlation of neighbours in what is left over
@@ -29,6 +30,11 @@ class Fit:
     def better(self) -> float:
         """Squared error of the cubic over that of the ramp."""
         return self.cubic_error / self.error
+
+    @property
+    def gain_over_step(self) -> float:
+        """Log likelihood gained over a line with a jump in it."""
+        return (self.n - 5) * float(np.log(self.step_error / self.error))
 
     @property
     def gain(self) -> float:
@@ -92,11 +98,22 @@ def _fit(x: np.ndarray, series: np.ndarray, window: slice, middle: float, width:
         slope=slope / size,
         error=error + rounding,
         cubic_error=max(cubic, 0.0) + rounding,
+        step_error=_step_error(t, y) + rounding,
         total=float(y @ y) + rounding,
         n=n,
         memory=float(np.clip((left[1:] @ left[:-1]) / max(error, 1e-300), 0.0, 0.98)),
         z=_stands_out(x, series, middle, width, size, slope),
     )
+
+
+def _step_error(t: np.ndarray, y: np.ndarray) -> float:
+    """Squared error of the best line with a jump between two records."""
+    line, _ = np.linalg.qr(np.stack([np.ones_like(t), t], axis=1))
+    steps = np.tril(np.ones((len(t), len(t))), -1)[:, 1:-2].T  # one row a place, 0 before it and 1 after
+    steps = steps - (steps @ line) @ line.T
+    rest = y - line @ (line.T @ y)
+    explained = (steps @ rest) ** 2 / np.maximum((steps**2).sum(axis=1), 1e-12)
+    return max(float(rest @ rest - explained.max()), 0.0)
 
 
 def _stands_out(

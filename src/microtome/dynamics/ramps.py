@@ -21,9 +21,10 @@ NARROWEST, WIDENING = 4.0, 1.4  # records of the narrowest template, and from wi
 LEAD_IN, LEAD_OUT = 1.25, 0.6  # widths from the first record to the middle, from the middle to the last
 CANDIDATES = 4
 # What a ramp must reach, calibrated on the battery and on smooth training runs.
-STANDS_OUT = 8.0  # times what the series does elsewhere over a width
+STANDS_OUT = 9.0  # times what the series does elsewhere over a width
 BETTER = 1.3  # times less squared error than a cubic
 EVIDENCE, WHITE_EVIDENCE = 20.0, 9.0  # log likelihood gained; less where what is left over is white
+MORE_THAN_STEP = 1.5  # log likelihood gained over a jump
 SHARE = 0.05  # of the series' range
 SLOPE = (-0.25, 0.5)  # of the course around it, per width, as a share of the ramp
 
@@ -101,8 +102,13 @@ def _is_ramp(fit: Fit, x: np.ndarray, series: np.ndarray) -> bool:
     if lead_in < LEAD_IN or lead_out < LEAD_OUT or not SLOPE[0] < fit.slope < SLOPE[1]:
         return False
     inside = np.abs(x - fit.middle) < fit.width / 2
-    # Fewer records inside are a jump.
-    if inside.sum() < 2 or abs(fit.size) < SHARE * np.ptp(series) or fit.z < STANDS_OUT:
+    # Fewer records inside, or a jump that says as much, are a jump.
+    if (
+        inside.sum() < 3
+        or fit.gain_over_step < MORE_THAN_STEP
+        or abs(fit.size) < SHARE * np.ptp(series)
+        or fit.z < STANDS_OUT
+    ):
         return False
     white = (1 - fit.memory) / (1 + fit.memory)
     return (fit.better >= BETTER and fit.gain >= EVIDENCE) or fit.gain * white >= WHITE_EVIDENCE

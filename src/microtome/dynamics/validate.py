@@ -85,7 +85,7 @@ def validate(method: Method = "level_shift", seeds: int = 40, alpha: float = 0.0
     def detect(values: np.ndarray) -> list[list[float]]:
         names = [str(row) for row in range(len(values))]
         found = find_jumps(time, values, method, alpha, layers=names, together=False)
-        return [[jump.index for jump in found if jump.layer == name] for name in names]
+        return [[float(jump.index) for jump in found if jump.layer == name] for name in names]
 
     name = method if isinstance(method, str) else getattr(method, "__name__", "detector")
     return _report(name, detect, NULLS, STEPS, seeds)
