@@ -19,7 +19,7 @@ from torch import Tensor
 from microtome.comparison.permutation_symmetry import Symmetry, UnitAxis
 
 Permutation = Int[Tensor, " _"]  # unit p[i] of b takes the place of i
-SMALLEST_GAIN = 1e-4  # a sweep that adds less than this share is the last
+SMALLEST_GAIN = 1e-4, 1e-2  # a sweep that adds less than this share is the last; in large networks
 LARGE = 4_000_000  # weights from which on there is one first pass, without trying weights one by one
 LEAST, MOST = 0.02, 1 - 1e-6  # cosines that a layer's weight in the sum is taken from
 
@@ -118,7 +118,7 @@ class Aligner:
             before, changed = self._value(), False
             for group in self.problem.free:
                 changed |= self._set(group, self._best(group, range(len(self.a)), self._weights()))
-            if not changed or self._value() - before <= SMALLEST_GAIN * before:
+            if not changed or self._value() - before <= SMALLEST_GAIN[self.large] * before:
                 break
         return list(self._current)
 
