@@ -116,7 +116,7 @@ def _plain_panels(
     columns: int, width: float, height: float, *, right: float = 0.98, bottom: float = 0.13
 ) -> tuple[Figure, np.ndarray]:
     """Panels with fixed margins: there are many such pictures, and fitting margins takes half the time."""
-    figure = Figure(figsize=(width * columns, height), layout="none")
+    figure = Figure(figsize=(width * columns, height), layout="none")  # pyright: ignore[reportArgumentType]
     axes = figure.subplots(1, columns, squeeze=False)
     figure.subplots_adjust(left=0.56 / (width * columns), right=right, top=0.91, bottom=bottom, wspace=0.2)
     return figure, axes
@@ -133,7 +133,7 @@ def _histogram(ax: Axes, values: np.ndarray, shade: str, label: str) -> None:
 
 @styled
 def joint_pca(part: Part) -> Figure:
-    """Every layer: all arms' images in one basis; a line joins the same image in the first two arms."""
+    """Every layer: all arms' images in one basis, after the nonlinearity."""
     arms, layers = _texts(part, "arms"), _texts(part, "layers")
     rows, columns = grid_shape(len(layers), 3 if len(layers) <= 6 else 6)
     size = 2.5 if len(layers) <= 24 else 1.6
@@ -149,7 +149,7 @@ def joint_pca(part: Part) -> Figure:
         ax.set_title(f"{layer}\n{' / '.join(f'{share:.0f}' for share in shares)} % of variance", **small)
         ax.set(xticks=[], yticks=[])
     remove_unused(axes, len(layers))
-    figure.suptitle("Images in one basis of all networks (joint components 1 and 2, after the nonlinearity)")
+    figure.suptitle("Joint components 1 and 2 of all networks", fontsize=9.5)
     handles, names = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside lower center", ncols=len(arms), markerscale=1.8)
     return figure
@@ -167,7 +167,7 @@ def statistics_by_layer(part: Part) -> Figure:
     }
     shown = [name for name in titles if any(key.startswith(f"{name}/") for key in part.arrays)]
     wide = max(3.4, min(0.16 * len(layers), 5.0))
-    figure, axes = panels(-(-len(shown) // 2), min(2, len(shown)), width=wide, height=2.5)
+    figure, axes = panels(-(-len(shown) // 2), min(2, len(shown)), width=wide, height=_height(layers))
     for ax, statistic in zip(axes.ravel(), shown, strict=False):
         bands = _bands(part, statistic, arms, layers)
         for index, (low, high) in enumerate(bands):
@@ -231,6 +231,11 @@ def _layer_axis(ax: Axes, layers: list[str]) -> None:
     ax.set_xlim(-0.4, len(layers) - 0.6)
 
 
+def _height(layers: list[str]) -> float:
+    """Inches of a panel: long names of layers, written aslant below, need room."""
+    return 2.5 if max(len(name) for name in layers) <= 10 else 3.3
+
+
 def _short(name: str, most: int = 22) -> str:
     return name if len(name) <= most else f"…{name[-(most - 1) :]}"
 
@@ -277,7 +282,7 @@ def similarity_by_layer(part: Part, a: str, b: str) -> Figure:
     layers = _texts(part, "layers")
     names = list(dict.fromkeys(r.statistic for r in part.rows if (r.arm, r.other) == (a, b) and not r.label))
     wide = max(3.4, min(0.16 * len(layers), 5.0))
-    figure, axes = panels(-(-len(names) // 2), min(2, len(names)), width=wide, height=2.4)
+    figure, axes = panels(-(-len(names) // 2), min(2, len(names)), width=wide, height=_height(layers))
     for ax, statistic in zip(axes.ravel(), names, strict=False):
         rows = {r.layer: r for r in part.rows if (r.statistic, r.arm, r.other) == (statistic, a, b)}
         _similarity_curves(ax, [rows[layer] for layer in layers], f"{a} and {b}")
