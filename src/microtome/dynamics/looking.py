@@ -60,8 +60,6 @@ class Looking:
         self._trains = False  # whether the model has been seen in training mode
         if self.probe is not None:
             self._try(note)
-        if on == "batch":
-            self.taps.attach(self._wanted)
 
     def _try(self, note: Callable[[str], None]) -> None:
         """Run the probe once: it must fit, and shows which layers run and how often."""
@@ -96,13 +94,22 @@ class Looking:
         self.taps.modules = {name: module for name, module in self.taps.modules.items() if name in kept}
 
     def arm(self, armed: bool) -> None:
-        """Whether the coming forward pass will be measured, where the batch is."""
+        """Whether the coming forward pass will be measured, where the batch is.
+
+        Hooks are on for that pass only: a module with hooks, even idle ones, takes a slower way through torch.
+        """
+        if self.on != "batch" or armed == self._armed:
+            return
         self._armed = armed
+        if armed:
+            self.taps.attach(self._wanted)
+        else:
+            self.taps.detach()
 
     def _wanted(self) -> bool:
         """Whether a forward pass is one of training: an evaluation between two steps is not."""
         self._trains = self._trains or self.model.training
-        return self._armed and torch.is_grad_enabled() and self.model.training == self._trains
+        return torch.is_grad_enabled() and self.model.training == self._trains
 
     def look(self, whole: bool = False, attention: bool = False) -> Look | None:
         """Rows of every layer now; None where no training batch was heard."""

@@ -182,7 +182,10 @@ def _detached(name: str, value: Any) -> Any:
     if isinstance(value, Tensor):
         if value.numel() != 1:
             raise MicrotomeError(f"{name}: a tensor of shape {list(value.shape)}; give one number, its mean")
-        return value.detach()
+        if value.device.type != "cpu":
+            return value.detach()  # reading it now would wait for the device
+        # A tensor kept alive would sit between the large blocks that training gives back and takes again.
+        return value.item()
     return float(value)
 
 
