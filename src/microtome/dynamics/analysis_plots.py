@@ -80,16 +80,8 @@ def transitions(analysis: "RunAnalysis") -> "Figure":
         _marks(ax, analysis, name, scalar=True)
     for period in analysis.coordination.periods:
         main.axvspan(period.start, period.end, ymin=0.97, color=FAINT, linewidth=0)
-    axes[-1, 0].set_xlabel("training step")
-    figure.text(
-        0.99,
-        0.995,
-        "orange band: ramp   dashed: jump   grey bar: layers change together",
-        ha="right",
-        va="top",
-        fontsize=7.5,
-        color=FAINT,
-    )
+    marks = "band: ramp, dashed: jump, grey bar above: layers change together"
+    axes[-1, 0].set_xlabel(f"training step   ({marks})")
     return figure
 
 

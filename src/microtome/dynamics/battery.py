@@ -100,7 +100,7 @@ def _ramp(size: float, width: int, base: Draw, linear: bool = False) -> Plant:
 
 
 RAMPS: dict[str, Plant] = {
-    "ramp of 10 over 10 records": _ramp(10.0, 10, NULLS["white noise"]),
+    "ramp of 12 over 10 records": _ramp(12.0, 10, NULLS["white noise"]),
     "ramp of 10 over 40": _ramp(10.0, 40, NULLS["white noise"]),
     "ramp of 15 over 100": _ramp(15.0, 100, NULLS["white noise"]),
     "straight ramp of 10 over 40": _ramp(10.0, 40, NULLS["white noise"], linear=True),

@@ -13,7 +13,7 @@ from microtome.dynamics.run import DynamicsRun
 BY = ("jump", "ramp", "period", "loss")
 LOSSES = ("probe_loss", "loss", "test_loss", "val_loss")
 # What each kind's statistic must reach to be found at all: the unit that makes kinds comparable.
-UNITS = {"jump": 4.6, "ramp": 9.0}
+UNITS = {"jump": 4.6, "ramp": 8.0}
 WORDS = {
     "jump": ("before_jump", "during_jump", "after_jump"),
     "ramp": ("before_ramp", "during_ramp", "after_ramp"),

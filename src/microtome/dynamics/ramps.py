@@ -21,10 +21,10 @@ NARROWEST, WIDENING = 4.0, 1.4  # records of the narrowest template, and from wi
 LEAD_IN, LEAD_OUT = 1.25, 0.6  # widths from the first record to the middle, from the middle to the last
 CANDIDATES = 4
 # What a ramp must reach, calibrated on the battery and on smooth training runs.
-STANDS_OUT = 9.0  # times what the series does elsewhere over a width
+STANDS_OUT = 8.0  # times what the series does elsewhere over a width
 BETTER = 1.3  # times less squared error than a cubic
 EVIDENCE, WHITE_EVIDENCE = 20.0, 9.0  # log likelihood gained; less where what is left over is white
-MORE_THAN_STEP = 1.5  # log likelihood gained over a jump
+MORE_THAN_STEP = 1.0  # log likelihood gained over a jump
 SHARE = 0.05  # of the series' range
 SLOPE = (-0.25, 0.5)  # of the course around it, per width, as a share of the ramp
 
