@@ -10,6 +10,7 @@ __version__ = "0.2.0"
 _PUBLIC = {
     "MicrotomeError": "microtome.core.errors",
     "RunFolder": "microtome.core.runs",
+    "compare": "microtome.comparison.api",
     "compare_runs": "microtome.decomposition.interpret.compare",
     "components": "microtome.decomposition.interpret.components",
     "decompose": "microtome.decomposition.api",
@@ -17,6 +18,7 @@ _PUBLIC = {
     "interpret": "microtome.decomposition.interpret.run",
     "layer_importance": "microtome.gradients",
     "load": "microtome.decomposition.result",
+    "load_comparison": "microtome.comparison.result",
     "load_interpretation": "microtome.decomposition.interpret.interpretation",
     "load_magnitude": "microtome.magnitude.result:load",
     "load_sweep": "microtome.sweep.run",

@@ -43,6 +43,8 @@ OWN = (
 def run(
     config: CompareConfig,
     *,
+    networks: Sequence[tuple[ImageNetwork, ...]] | None = None,
+    images: LabelledImages | None = None,
     resume: bool = False,
     command: Sequence[str] = (),
     show_progress: bool = True,
@@ -50,12 +52,13 @@ def run(
 ) -> Comparison:
     """Compare as the settings say and write everything into ``config.output_dir``.
 
+    ``networks`` (a tuple of seeds an arm) and ``images`` stand in for those that the settings name.
     ``resume`` keeps the analyses that an earlier, stopped run of the same settings finished there. Raises
     ``MicrotomeError`` in one line where networks and images do not fit each other; nothing is written then.
     """
     set_threads(config.threads, small=True)
     tune_allocator()
-    material = prepare(config, note)
+    material = prepare(config, note, networks, images)
     job = _Job(config, material, note)
     folder = _folder(config, resume, command)
     with only_writer(folder.path), progress("compare", job.work, enabled=show_progress) as bar:

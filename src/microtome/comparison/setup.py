@@ -28,11 +28,18 @@ class Material:
     support: LabelledImages | None
 
 
-def prepare(config: CompareConfig, note: Note) -> Material:
-    """Open networks and images. Raises ``MicrotomeError`` in one line for what does not fit together."""
-    arms = tuple(_arms(config))
-    first = arms[0].networks[0]
-    images = _check_images(_images(config, first, note), config.labels)
+def prepare(
+    config: CompareConfig,
+    note: Note,
+    networks: Sequence[tuple[ImageNetwork, ...]] | None = None,
+    images: LabelledImages | None = None,
+) -> Material:
+    """Open networks and images, where they are not given.
+
+    Raises ``MicrotomeError`` in one line for what does not fit together.
+    """
+    arms = tuple(_arms(config, networks))
+    images = _check_images(_images(config, arms[0].networks[0], images, note), config.labels)
     for arm in arms:
         for network in arm.networks:
             check_takes(network, images)
@@ -42,7 +49,7 @@ def prepare(config: CompareConfig, note: Note) -> Material:
     return Material(arms, _floors(arms, config), images, support)
 
 
-def _arms(config: CompareConfig) -> Sequence[Arm]:
+def _arms(config: CompareConfig, given: Sequence[tuple[ImageNetwork, ...]] | None) -> Sequence[Arm]:
     named: list[tuple[str | None, Sequence[str]]] = [
         (config.name_a, config.model_a),
         (config.name_b, config.model_b),
@@ -50,11 +57,11 @@ def _arms(config: CompareConfig) -> Sequence[Arm]:
     for words in config.more:
         name, _, references = words.partition("=")
         named.append((name.strip(), [reference.strip() for reference in references.split(",")]))
-    opened = [
+    opened = given or [
         tuple(open_network(reference, architecture=config.architecture) for reference in references)
         for _, references in named
     ]
-    names = _names([name for name, _ in named], opened)
+    names = _names([name for name, _ in named][: len(opened)], opened)
     return [
         Arm(name, networks, tuple(initial_of(network) for network in networks))
         for name, networks in zip(names, opened, strict=True)
@@ -83,8 +90,10 @@ def _names(given: Sequence[str | None], opened: Sequence[tuple[ImageNetwork, ...
     return names
 
 
-def _images(config: CompareConfig, network: ImageNetwork, note: Note) -> LabelledImages:
-    images = _open_images(config, network, note)
+def _images(
+    config: CompareConfig, network: ImageNetwork, given: LabelledImages | None, note: Note
+) -> LabelledImages:
+    images = given or _open_images(config, network, note)
     unknown = [label for label in config.labels if label not in images.labels]
     if unknown:
         raise bad_value(

@@ -1,5 +1,6 @@
 """An image network ready to be looked into, wherever it came from."""
 
+import copy
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -83,6 +84,13 @@ def open_network(
     if images is not None:
         check_takes(network, images)
     return replace(network, digest=weights_digest(network.module))
+
+
+def module_network(module: nn.Module, name: str) -> ImageNetwork:
+    """A copy of a module of the user's, in evaluation mode and frozen; its inputs are taken as they are."""
+    copied = copy.deepcopy(module).eval().requires_grad_(False)
+    refuse_not_finite(copied.state_dict(), name)
+    return ImageNetwork(copied, name, mean=0.0, std=1.0, digest=weights_digest(copied))
 
 
 def untrained(network: ImageNetwork, seed: int) -> ImageNetwork:
@@ -244,8 +252,7 @@ def _from_run(run: RunFolder) -> ImageNetwork:
         raise CannotLoad(f"{run.path}: a {run.kind} run, not a {RUN_KIND} run; give one of those")
     if not (run.path / WEIGHTS).is_file():
         raise CannotLoad(
-            f"{run.path}: no {WEIGHTS} in it yet, the training has not come to its end; carry it on with"
-            f" `microtome train few-shot --resume {run.path}`"
+            f"{run.path}: no {WEIGHTS} in it, as the training has not ended; wait for it, or train again"
         )
     return _from_description(run.path / WEIGHTS, run.path)
 
