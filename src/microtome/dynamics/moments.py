@@ -52,10 +52,11 @@ class Change:
 def identify(
     run: DynamicsRun, num_jumps: int = 5, by: Sequence[str] = BY, span: int | None = None
 ) -> list[CriticalMoment]:
-    """The moments of the ``num_jumps`` strongest changes, strongest first: before, during and after each.
+    """The moments of the ``num_jumps`` foremost changes: before, during and after each.
 
     A change is a jump or a ramp of one or more layers at once, a period in which layers agree, or a jump or
-    ramp of the loss, ranked by how far its statistic exceeds what its own test asks for, which has no units.
+    ramp of the loss. The strongest of each kind come first, then the second of each, and so on; strength is
+    how far a statistic exceeds what its own test asks for, which has no units.
     ``span`` is the number of training steps before and after; left out, the course before and after is taken
     from the change itself. Both lie at least one record away. A smooth run has no moments. Raises
     ``MicrotomeError``.
@@ -68,7 +69,7 @@ def identify(
         raise bad_value("num_jumps", num_jumps, "nothing to look for", "take 5")
     if span is not None and span < 0:
         raise bad_value("span", span, "negative", "give a number of training steps")
-    changes = sorted(find_changes(run, by), key=lambda change: (-change.strength, change.middle))
+    changes = _ranked(find_changes(run, by))
     steps = run.steps()
     return [moment for change in changes[:num_jumps] for moment in _three(run.name, steps, change, span)]
 
@@ -96,7 +97,7 @@ def told(run: DynamicsRun, moments: Sequence[CriticalMoment]) -> list[str]:
     """Lines about the moments of one run, one a change."""
     if not moments:
         return [f"{run.name}: no moments; nothing stands out of a smooth course"]
-    lines = [f"{run.name}: {len(moments) // 3} changes, strongest first:"]
+    lines = [f"{run.name}: {len(moments) // 3} changes, the strongest of each kind first:"]
     for place in range(0, len(moments) - 2, 3):
         before, during, after = moments[place : place + 3]
         info = during.jump_info or {}
@@ -164,6 +165,14 @@ def _merged(changes: list[Change]) -> Iterable[Change]:
         layers = [*same.info["layers"], *change.info["layers"]]
         same.info["layers"] = list(dict.fromkeys(layers))
     return kept
+
+
+def _ranked(changes: list[Change]) -> list[Change]:
+    """By place within their own kind, then by strength: no kind crowds the others out."""
+    changes = sorted(changes, key=lambda change: (-change.strength, change.middle))
+    places = [sum(other.kind == change.kind for other in changes[:i]) for i, change in enumerate(changes)]
+    order = sorted(range(len(changes)), key=lambda i: (places[i], i))
+    return [changes[i] for i in order]
 
 
 def _overlap(a: Change, b: Change) -> bool:
