@@ -65,7 +65,7 @@ def test_a_network_and_its_permuted_copy_are_alike(tmp_path, floors):
     _, _, parts = compare([net], [other], floors, tmp_path)
     rows = [r for r in parts[1].rows if (r.statistic, r.arm, r.other) == ("debiased CKA", "a", "b")]
     assert [r.value for r in rows] == pytest.approx([1] * 4, abs=1e-5)
-    assert not [claim for claim in found_in(parts) if "more alike" not in claim.about]
+    assert not [claim for claim in found_in(parts) if "more alike" not in claim.verb]
 
 
 def permuted(module):

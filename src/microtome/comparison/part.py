@@ -43,7 +43,7 @@ class Claim:
     """A difference that might be stated in the report, with what is needed to judge it.
 
     ``p`` is its own two-sided p-value against seed and input noise; whether it is stated is decided for all
-    claims of a report together. ``about`` reads after "a and b differ in ...", such as "how decodable
+    claims of a report together. ``about`` reads after "a and b" and ``verb``, such as "how decodable
     the character is after conv3 (accuracy)"; ``control`` says what it stands beside, in words and numbers.
     """
 
@@ -60,6 +60,7 @@ class Claim:
     control: str
     layer: str = ""
     unit: str = ""
+    verb: str = "differ in"
 
 
 @dataclass

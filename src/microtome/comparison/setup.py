@@ -8,6 +8,7 @@ import numpy as np
 
 from microtome.comparison.arms import Arm
 from microtome.comparison.config import CompareConfig
+from microtome.comparison.image_order import canonical_order
 from microtome.core.config import read_yaml
 from microtome.core.errors import bad_value
 from microtome.data.image_sources import open_images
@@ -94,6 +95,8 @@ def _images(
     config: CompareConfig, network: ImageNetwork, given: LabelledImages | None, note: Note
 ) -> LabelledImages:
     images = given or _open_images(config, network, note)
+    # In an order that depends on what they show, so that no result depends on how files were sorted.
+    images = images.rows(canonical_order(images))
     unknown = [label for label in config.labels if label not in images.labels]
     if unknown:
         raise bad_value(

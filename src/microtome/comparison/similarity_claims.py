@@ -107,16 +107,13 @@ def _floor_claims(analysis: str, pair: Pair, layers: Sequence[LayerSimilarity]) 
         pairs = layer.input_values(layer.between).mean(axis=0)
         floor = layer.input_values(layer.floor_pairs).mean(axis=0)
         word = "less" if pairs.mean() < floor.mean() else "more"
-        about = (
-            f"how they see the images at {layer.label}, {word} alike than two untrained networks"
-            " (debiased CKA)"
-        )
+        verb = f"are {word} alike than two untrained networks in"
         control = (
             f"{pairs.mean():.3f} between them, {floor.mean():.3f} between untrained networks"
             f" ({len(layer.floor_pairs)} pairs)"
         )
         out.append(
-            _claim(analysis, pair, layer, about, control, pairs - floor, d - c.mean, float(v), float(df))
+            _claim(analysis, pair, layer, verb, control, pairs - floor, d - c.mean, float(v), float(df))
         )
     return out
 
@@ -145,13 +142,13 @@ def _seed_claims(analysis: str, pair: Pair, layers: Sequence[LayerSimilarity]) -
             axis=0,
         )
         word = "less" if between.mean() < inside.mean() else "more"
-        about = f"how they see the images at {layer.label}, {word} alike than seeds of one arm (debiased CKA)"
+        verb = f"are {word} alike than seeds of one arm in"
         control = (
             f"{between.mean():.3f} between arms, {inside.mean():.3f} between seeds of one arm,"
             f" {layer.floor():.3f} between untrained networks"
         )
         out.append(
-            _claim(analysis, pair, layer, about, control, between - inside, c.effect, float(v), float(df))
+            _claim(analysis, pair, layer, verb, control, between - inside, c.effect, float(v), float(df))
         )
     return out
 
@@ -160,7 +157,7 @@ def _claim(
     analysis: str,
     pair: Pair,
     layer: LayerSimilarity,
-    about: str,
+    verb: str,
     control: str,
     inputs: Float[np.ndarray, " n"],
     effect: float,
@@ -176,9 +173,10 @@ def _claim(
     reach = student.ppf(0.975, freedom) * by_seeds * slope if freedom > 0 else np.inf
     half = float(max(reach, 1.96 * error))
     seeds = (len(layer.a), len(layer.b))
+    about = f"how they see the images at {layer.label} (debiased CKA)"
     return Claim(
         analysis, about, pair.name_a, pair.name_b, natural, natural - half, natural + half, p, layer.n,
-        seeds, control, layer.label,
+        seeds, control, layer.label, verb=verb,
     )  # fmt: skip
 
 

@@ -282,6 +282,6 @@ def _sentence(claim: Claim, p: float, count: int, alpha: float) -> str:
     inputs = f"n = {claim.n} inputs, " if claim.n else ""  # weights are not measured on inputs
     basis = f"{inputs}{seeds}, p = {p:.2g} corrected for {count} comparisons"
     if p < alpha:
-        return f"{claim.a} and {claim.b} differ in {claim.about}: {numbers} ({basis}); {claim.control}."
+        return f"{claim.a} and {claim.b} {claim.verb} {claim.about}: {numbers} ({basis}); {claim.control}."
     about = claim.about[:1].upper() + claim.about[1:]
     return f"{about}: not distinguishable from noise ({numbers}; {basis}); {claim.control}."
