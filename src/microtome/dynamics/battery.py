@@ -91,7 +91,7 @@ RAMP_NULLS: dict[str, Draw] = {name: draw for name, draw in NULLS.items() if nam
 
 def _ramp(size: float, width: int, base: Draw, linear: bool = False) -> Plant:
     def draw(rng: np.random.Generator) -> Planted:
-        middle = int(rng.integers(140, 280))
+        middle = int(rng.integers(max(140, 2 * width), 280))
         t = (TIME - middle) / width
         course = np.clip(t + 0.5, 0, 1) if linear else 1 / (1 + np.exp(-2 * np.log(9) * t))
         return Planted(base(rng) + size * course, (middle,), tolerance=max(5, width // 5))

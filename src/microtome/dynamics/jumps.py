@@ -105,7 +105,9 @@ def _search(
 ) -> list[Found]:
     n = series.shape[1]
     if method == "level_shift":
-        return _level_shifts(steps, series, alpha, floors, n_series)
+        even = _evenly(steps)
+        found = _level_shifts(steps[even], series[:, even], alpha, floors, n_series)
+        return [[(int(even[i]), size, z, p) for i, size, z, p in shifts] for shifts in found]
     if n < 2:
         return [[] for _ in series]
     if method == "zscore":
@@ -122,6 +124,18 @@ def _search(
         [(i, _step_at(row, i), nan, nan) for i in sorted({_index(found, n) for found in detect(row)})]
         for row in series
     ]
+
+
+def _evenly(steps: np.ndarray) -> np.ndarray:
+    """The records about as far apart as most are: a denser start makes a steady course look abrupt."""
+    if len(steps) < 3:
+        return np.arange(len(steps))
+    least = 0.75 * float(np.median(np.diff(steps)))
+    kept = [0]
+    for record in range(1, len(steps)):
+        if steps[record] - steps[kept[-1]] >= least:
+            kept.append(record)
+    return np.array(kept)
 
 
 def _level_shifts(

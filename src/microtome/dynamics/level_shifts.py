@@ -22,6 +22,7 @@ LOOSE = (0.7, 0.6)  # shares of the thresholds for a first candidate
 MOST_CANDIDATES = 24
 APART = 6  # records between candidates
 ROUNDS = 3
+EARLIEST = 8  # records before a shift; fewer do not tell it from learning that begins with the training
 MOST_AT_ONCE = 20_000  # values, so that memory stays small
 
 
@@ -73,6 +74,7 @@ def _find(gaps: np.ndarray, values: np.ndarray, threshold: float, floor: np.ndar
         places = _peaks(score[row], threshold * LOOSE[0])
         candidates = [Shift(i + 1, float(scans[0].size[row, i]), 0.0) for i in places]
         kept = _retest(series, candidates, threshold) if candidates else []
+        kept = [shift for shift in kept if shift.index >= EARLIEST]
         found.append([shift for shift in kept if _counts(gaps, series, shift, float(floor[row]))])
     return found
 
@@ -269,7 +271,7 @@ def _in_windows(
     residual = np.abs(windows @ without_trend - size[:, :, None] * signature[:, None, :])
     # The larger of both sides' scales: where the noise changes, the new noise is no shift.
     scale = np.maximum(_clipped_deviation(residual[:, :, :left]), _clipped_deviation(residual[:, :, left:]))
-    scale = np.maximum(np.maximum(scale, grain[:, None]), 1e-300)
+    scale = np.maximum(np.maximum(scale, grain[:, None]), 1e-3 * np.abs(size) + 1e-300)
     z = np.where(power > 0.2, size * np.sqrt(power) / scale, 0.0)
     other = _placed(spike, left, width) @ without_trend
     other_power = np.maximum((other**2).sum(axis=1), 1e-9)[:, None]

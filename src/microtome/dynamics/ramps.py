@@ -18,7 +18,8 @@ from microtome.dynamics.series import as_rows, finite_groups
 FEWEST = 16  # records
 MOST_RECORDS = 1000  # more are averaged: a ramp needs no finer ones
 NARROWEST, WIDENING = 4.0, 1.4  # records of the narrowest template, and from width to width
-LEAD_IN, LEAD_OUT = 1.25, 0.6  # widths from the first record to the middle, from the middle to the last
+LEAD_IN, LEAD_OUT = 1.5, 0.6  # widths from the first record to the middle, from the middle to the last
+EARLIEST = 6  # records' usual distances from the first record to the start
 CANDIDATES = 4
 # What a ramp must reach, calibrated on the battery and on smooth training runs.
 STANDS_OUT = 8.0  # times what the series does elsewhere over a width
@@ -99,7 +100,8 @@ def _candidates(
 
 def _is_ramp(fit: Fit, x: np.ndarray, series: np.ndarray) -> bool:
     lead_in, lead_out = (fit.middle - x[0]) / fit.width, (x[-1] - fit.middle) / fit.width
-    if lead_in < LEAD_IN or lead_out < LEAD_OUT or not SLOPE[0] < fit.slope < SLOPE[1]:
+    early = fit.middle - fit.width / 2 < x[0] + EARLIEST * np.median(np.diff(x))
+    if early or lead_in < LEAD_IN or lead_out < LEAD_OUT or not SLOPE[0] < fit.slope < SLOPE[1]:
         return False
     inside = np.abs(x - fit.middle) < fit.width / 2
     # Fewer records inside, or a jump that says as much, are a jump.
