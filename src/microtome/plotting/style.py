@@ -37,6 +37,7 @@ RC: Any = {
     "axes.titlesize": 9.5,
     "axes.titlelocation": "left",
     "axes.titlepad": 6.0,
+    "axes.titley": 1.0,  # a title placed by itself measures every tick first, a tenth of the time of a figure
     "axes.labelsize": 9.0,
     "axes.linewidth": 0.7,
     "axes.spines.top": False,
