@@ -79,7 +79,9 @@ def test_a_short_layer_beside_a_long_one_is_not_computed_twice(monkeypatch):
 
 
 def test_nothing_and_nonsense():
-    found = measure_all({"zero": torch.zeros(4, 3), "nan": torch.tensor([[1.0, math.nan]]), "x": torch.eye(3)})
+    found = measure_all(
+        {"zero": torch.zeros(4, 3), "nan": torch.tensor([[1.0, math.nan]]), "x": torch.eye(3)}
+    )
     assert set(found["zero"].values()) == {0.0}
     assert all(math.isnan(value) for value in found["nan"].values())
     assert found["x"]["stable_rank"] == pytest.approx(3)

@@ -2,7 +2,10 @@
 
 import json
 import random
+import subprocess
+import sys
 import warnings
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -50,13 +53,34 @@ class DrawsWhenItLooks(nn.Module):
     def forward(self, x):
         self.passes += 1
         self.last = self.fc.weight.detach().sum(1) + self.passes
-        noise = torch.randn(3) * 0.1 + np.random.rand() * 0.1 + random.random() * 0.1
+        noise = torch.randn(3) * 0.1 + np.random.rand() * 0.1
         return self.fc(x.flatten(1)) + noise + 0.001 * self.passes
 
 
 def test_buffers_and_random_numbers_are_put_back(tmp_path):
     bare, recorded, _ = both(DrawsWhenItLooks, tmp_path / "run", when="always")
     assert_undisturbed(bare, recorded)
+
+
+PYTHONS_RANDOM = """
+import random, torch
+from microtome.dynamics.recorder import Recorder
+class Draws(torch.nn.Linear):
+    def forward(self, x):
+        return super().forward(x) * random.random()
+with Recorder(torch.nn.Sequential(Draws(4, 2)), torch.randn(3, 4), {out!r}, when="always") as recorder:
+    random.seed(1)
+    recorder.step(0)
+    assert recorder.failure is None
+    print(random.random())
+"""
+
+
+def test_python_s_random_numbers_are_put_back(tmp_path):
+    # In a process of its own: the run-time checks of our tests draw from Python's generator themselves.
+    words = [sys.executable, "-c", PYTHONS_RANDOM.format(out=str(tmp_path / "run"))]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    assert float(done.stdout) == random.Random(1).random()
 
 
 def test_modes_of_single_modules_are_put_back(tmp_path):
@@ -141,7 +165,7 @@ def test_tuple_outputs(tmp_path):
 
 
 def test_attention_modules_are_layers_and_what_is_in_them_is_not(tmp_path):
-    bare, recorded, recorder = both(Attends, tmp_path / "run", when=every(10))
+    bare, recorded, _ = both(Attends, tmp_path / "run", when=every(10))
     assert_undisturbed(bare, recorded)
     assert facts(tmp_path / "run")["layers"] == [
         "inner", "attention", "encoder.self_attn", "encoder.linear1", "encoder.linear2", "out",
@@ -194,7 +218,7 @@ def test_compiled_models(tmp_path, whole):
     assert facts(tmp_path / "run")["layers"] == ["conv", "fc1", "fc2"]
     kept = load_file(tmp_path / "run" / "checkpoints" / "step_000030.safetensors")
     Mixed().load_state_dict(kept)  # names as if nothing were compiled
-    with pytest.raises(MicrotomeError, match="on='batch'.*compiled"):
+    with pytest.raises(MicrotomeError, match=r"on='batch'.*compiled"):
         Recorder(wrap(Mixed()), None, tmp_path / "other", on="batch")
 
 
@@ -276,14 +300,20 @@ def test_named_layers_chosen_measures_and_a_thinned_list(tmp_path):
         recorder.step(0)
     layers = facts(tmp_path / "deep")["layers"]
     assert len(layers) == 64 and layers[0] == "0" and layers[-1] == "99"
-    assert max(int(b) - int(a) for a, b in zip(layers[:-1], layers[1:], strict=True)) == 2
+    assert max(int(b) - int(a) for a, b in pairwise(layers)) == 2
     assert "100 layers, of which 64" in told[0]
 
 
 def test_many_parts_read_as_one(tmp_path, monkeypatch):
     monkeypatch.setattr(recording, "RECORDS_A_PART", 2)
     monkeypatch.setattr(recording, "MOST_PARTS", 4)
-    with Recorder(nn.Linear(4, 2), torch.randn(6, 4), tmp_path / "run", when="always", layers=[""],) as recorder:
+    with Recorder(
+        nn.Linear(4, 2),
+        torch.randn(6, 4),
+        tmp_path / "run",
+        when="always",
+        layers=[""],
+    ) as recorder:
         for step in range(31):
             recorder.step(step, loss=torch.tensor(float(step), dtype=torch.float64))
             assert len(list((tmp_path / "run" / "tables").glob("measures_*"))) <= 4
@@ -293,7 +323,9 @@ def test_many_parts_read_as_one(tmp_path, monkeypatch):
 
 
 def test_scalars_of_every_kind(tmp_path):
-    with Recorder(nn.Sequential(nn.Linear(4, 2)), torch.randn(6, 4), tmp_path / "run", when=at([])) as recorder:
+    with Recorder(
+        nn.Sequential(nn.Linear(4, 2)), torch.randn(6, 4), tmp_path / "run", when=at([])
+    ) as recorder:
         recorder.step(1, loss=1, accuracy=np.float32(0.5))
         recorder.step(2, loss=torch.tensor([2.5], requires_grad=True))
         recorder.log(2, learning_rate=0.1)

@@ -84,7 +84,7 @@ def thinned(names: Sequence[str], most: int = MOST_LAYERS) -> list[str]:
     """At most ``most`` of the names, evenly spaced, the first and the last among them."""
     if len(names) <= most:
         return list(names)
-    return [names[place] for place in np.linspace(0, len(names) - 1, most).round().astype(int)]
+    return [names[place] for place in np.linspace(0, len(names) - 1, most).round().astype(int).tolist()]
 
 
 class Taps:
@@ -96,7 +96,8 @@ class Taps:
     def __init__(
         self, model: nn.Module, names: Sequence[str], conv: Literal["mean", "flatten"] = "mean"
     ) -> None:
-        self.model, self.conv = model, conv
+        self.model = model
+        self.conv: Literal["mean", "flatten"] = conv
         self.rows: dict[str, Tensor] = {}
         self.shapes: dict[str, str] = {}
         self.captured: dict[str, Tensor] | None = None  # a dict while activations are to be kept whole

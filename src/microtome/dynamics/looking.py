@@ -72,7 +72,9 @@ class Looking:
         except Exception as error:
             reason = " ".join(str(error).split())[:200]
             shapes = ", ".join(f"{n} {list(t.shape)}" for n, t in probe_tensors(self.probe, None).items())
-            raise bad_value("probe", shapes, f"does not fit the model ({reason})", "give what it takes") from None
+            raise bad_value(
+                "probe", shapes, f"does not fit the model ({reason})", "give what it takes"
+            ) from None
         self._settle(note)
         self.taps.clear()
         probe_scalars(outputs[0], self._labels())
@@ -96,7 +98,7 @@ class Looking:
     def arm(self, armed: bool) -> None:
         """Whether the coming forward pass will be measured, where the batch is.
 
-        Hooks are on for that pass only: a module with hooks, even idle ones, takes a slower way through torch.
+        Hooks are on for that pass only: a module with hooks, even idle ones, goes a slower way.
         """
         if self.on != "batch" or armed == self._armed:
             return

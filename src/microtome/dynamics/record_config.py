@@ -28,7 +28,7 @@ class RecordingConfig(Config):
     """What is measured: the fixed probe, or the training batch."""
     conv: Literal["mean", "flatten"] = "mean"
     """Convolutions: averaged over space, or every place a column."""
-    training: dict[str, Any] = {}
+    training: dict[str, Any] = Field(default_factory=dict)
     """Whatever you gave as ``config``."""
 
 
@@ -123,7 +123,7 @@ class ModularAdditionConfig(RecordTaskConfig):
 
 
 class InductionConfig(RecordTaskConfig):
-    """Random sequences that repeat themselves: a two-layer attention-only transformer forms an induction head."""
+    """Random sequences that repeat: a two-layer attention-only transformer forms an induction head."""
 
     vocabulary: int = Field(default=32, ge=2)
     """Number of tokens."""

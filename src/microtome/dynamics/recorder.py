@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from microtome.core.config import Config
 from microtome.core.device import say
-from microtome.core.errors import MicrotomeError, bad_value
 from microtome.dynamics.looking import Looking, probe_tensors
 from microtome.dynamics.record_config import RecordingConfig
 from microtome.dynamics.recording import Recording
@@ -184,8 +183,7 @@ class Recorder:
             self._measure(step)
         elif isinstance(self.save, Schedule) and self.save(step):
             self._save(step, "schedule")
-        if self.when is not NEVER:
-            self._looking.arm(self.when(step + self._stride))
+        self._looking.arm(self.when(step + self._stride))
         self.recording.flush_if_due()
 
     def _measure(self, step: int) -> None:
@@ -227,7 +225,7 @@ class Recorder:
             self._keep(steps, values, scalars)
 
     def _keep(self, steps: Sequence[int], values: np.ndarray, scalars: Mapping[str, Any]) -> None:
-        """Watch one measure of each layer, on a scale where 1 is worth a state: a quarter of it, half a loss."""
+        """Watch a measure of each layer, scaled so that 1 is worth a state: a quarter of it, half a loss."""
         with np.errstate(divide="ignore", invalid="ignore"):
             watched = [np.log(np.abs(values[:, :, self._watched])) / 0.25]
         if "probe_loss" in scalars:

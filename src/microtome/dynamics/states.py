@@ -90,7 +90,7 @@ class Keeper:
         self._changes = self._jumps = 0
 
     def observe(self, steps: Sequence[int], values: np.ndarray, state: Callable[[], State]) -> None:
-        """Records in a row, ``values [records, n_series]`` (NaN where there is none), and the state after them."""
+        """Records in a row, ``values [records, n_series]`` (NaN: none there), and the state after them."""
         confirmed = np.zeros(values.shape[1], dtype=bool)
         moved: np.ndarray | None = None
         for step, record in zip(steps, values, strict=True):

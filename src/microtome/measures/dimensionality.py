@@ -56,7 +56,7 @@ def nuclear_norm_ratio(eigenvalues: Float[np.ndarray, "*L m"]) -> Float[np.ndarr
 
 
 def entropy_rank(eigenvalues: Float[np.ndarray, "*L m"]) -> Float[np.ndarray, "*L"]:
-    """exp of the entropy of sigma / sum(sigma): RankMe (Garrido et al. 2023), Roy & Vetterli's effective rank."""
+    """exp of the entropy of sigma / sum(sigma): RankMe (Garrido et al. 2023), or effective rank."""
     singular = np.sqrt(eigenvalues)
     total = singular.sum(-1)
     shares = _ratio(singular, total[..., None])
@@ -193,14 +193,13 @@ def _too_rough(eigenvalues: Float[np.ndarray, "L m"], sizes: Sequence[int]) -> l
     """
     rounding = 4 * EPSILON * eigenvalues[:, :1]
     singular = np.sqrt(eigenvalues)
-    error = np.minimum(np.sqrt(rounding), rounding / np.maximum(2 * singular, 1e-300))
+    with np.errstate(over="ignore"):
+        error = np.minimum(np.sqrt(rounding), rounding / np.maximum(2 * singular, 1e-300))
     limits = ACCURACY * singular.sum(-1)
     return [i for i, size in enumerate(sizes) if error[i, :size].sum() > limits[i]]
 
 
-def _refined(
-    x: Float[Tensor, "n d"], matrix: Float[Tensor, "m m"], center: bool
-) -> Float[np.ndarray, " m"]:
+def _refined(x: Float[Tensor, "n d"], matrix: Float[Tensor, "m m"], center: bool) -> Float[np.ndarray, " m"]:
     """All eigenvalues of the Gram matrix, largest first, the small ones as exact as the large ones.
 
     Singular values below 1e-4 of the largest come from a second Gram matrix, that of ``X`` projected on their
@@ -221,7 +220,8 @@ def measure_spectra(
     eigenvalues: Float[np.ndarray, "L m"], measures: Sequence[str] | None = None
 ) -> Float[np.ndarray, "L M"]:
     """Every measure of every row of eigenvalues, a column a measure."""
-    return np.stack([MEASURES[name](eigenvalues) for name in known_measures(measures)], axis=-1)
+    with np.errstate(over="ignore", invalid="ignore"):  # numbers too large to square give NaN
+        return np.stack([MEASURES[name](eigenvalues) for name in known_measures(measures)], axis=-1)
 
 
 def measure_all(

@@ -1,5 +1,7 @@
 """``Trainer(..., callbacks=[RecorderCallback(probe, "runs/mine")])``: records a Hugging Face training."""
 
+# ruff: noqa: ARG002  (the signatures are theirs)
+
 import math
 from pathlib import Path
 from typing import Any

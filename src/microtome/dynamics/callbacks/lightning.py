@@ -1,5 +1,7 @@
 """``Trainer(callbacks=[RecorderCallback(probe, "runs/mine")])``: records a Lightning training."""
 
+# ruff: noqa: ARG002  (the signatures are theirs)
+
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +14,14 @@ try:
     from lightning.pytorch import Callback
 except ImportError:
     try:
-        from pytorch_lightning import Callback  # pyright: ignore[reportMissingImports]
+        from pytorch_lightning import Callback
     except ImportError:
         raise MicrotomeError(
             "lightning is not installed; pip install 'microtome[lightning]' for this callback"
         ) from None
 
 
-class RecorderCallback(Callback):
+class RecorderCallback(Callback):  # pyright: ignore[reportGeneralTypeIssues]
     """A ``Recorder`` that Lightning drives. ``part`` names the network inside the LightningModule.
 
     Without ``part`` the LightningModule's own ``forward`` runs on the probe. Takes every setting of

@@ -1,4 +1,4 @@
-"""a + b mod p: a transformer memorises the training pairs, and long after finds the rule (Power et al. 2022)."""
+"""a + b mod p: a transformer memorises the pairs, and long after finds the rule (Power et al. 2022)."""
 
 import torch
 from torch import nn
@@ -38,9 +38,9 @@ def build(config: ModularAdditionConfig) -> Task:
 
     def loss() -> torch.Tensor:
         if config.batch_size >= n_train:
-            return cross_entropy(model(train[0]), train[1])
+            return cross_entropy(model(train[0]).double(), train[1])
         rows = torch.randint(n_train, (config.batch_size,), generator=draws).to(device)
-        return cross_entropy(model(train[0][rows]), train[1][rows])
+        return cross_entropy(model(train[0][rows]).double(), train[1][rows])
 
     @torch.no_grad()
     def evaluate() -> dict[str, float]:
@@ -53,4 +53,4 @@ def build(config: ModularAdditionConfig) -> Task:
         }
 
     size = config.probe_size
-    return Task("modular-addition", model, test[0][:size], test[1][:size], loss, evaluate, (0.9, 0.98), train)
+    return Task("modular-addition", model, test[0][:size], test[1][:size], loss, evaluate, train)

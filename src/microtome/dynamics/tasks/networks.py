@@ -1,6 +1,7 @@
 """The networks of the built-in tasks: a transformer in a few lines, an MLP, a convolutional network."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from jaxtyping import Float, Int
@@ -64,9 +65,7 @@ class TokenTransformer(nn.Module):
         super().__init__()
         self.embedding = nn.Embedding(vocabulary, d_model)
         self.position = nn.Parameter(torch.randn(length, d_model) * d_model**-0.5)
-        self.blocks = nn.ModuleList(
-            Block(d_model, n_heads, d_mlp, causal, norm) for _ in range(n_layers)
-        )
+        self.blocks = nn.ModuleList(Block(d_model, n_heads, d_mlp, causal, norm) for _ in range(n_layers))
         self.norm = nn.LayerNorm(d_model) if norm else nn.Identity()
         self.unembedding = nn.Linear(d_model, outputs, bias=False)
         self.last_only = last_only
@@ -109,7 +108,7 @@ class FlatMLP(nn.Module):
 
     def __init__(self, sizes: Sequence[int]) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in zip(sizes[:-1], sizes[1:], strict=True))
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(sizes))
 
     def forward(self, images: Float[Tensor, "B *d"]) -> Float[Tensor, "B c"]:
         x = images.flatten(1)

@@ -20,5 +20,4 @@ class Task:
     labels: Tensor
     loss: Callable[[], Tensor]
     evaluate: Callable[[], dict[str, float]]
-    betas: tuple[float, float] = (0.9, 0.999)
     train: tuple[Tensor, Tensor] | None = None
