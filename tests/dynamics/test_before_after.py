@@ -17,6 +17,7 @@ from microtome.dynamics.comparison_files import write_comparison
 from microtome.dynamics.moments import CriticalMoment
 from microtome.dynamics.recorder import Recorder
 from microtome.dynamics.run import DynamicsRun, open_run
+from microtome.dynamics.state_comparison import compare_activations
 from microtome.measures.attention import attention_entropy
 from microtome.measures.representation_similarity import debiased_cka
 
@@ -252,3 +253,13 @@ def test_without_states_it_says_so(tmp_path: Path) -> None:
     write_comparison(result, tmp_path / "out")
     numbers = json.loads((tmp_path / "out" / "analysis_results.json").read_text())
     assert numbers["measurements"]["layer_changes"]["a"]["change"] is None
+
+
+def test_rows_without_a_class_do_not_count_for_selectivity() -> None:
+    x = torch.randn(40, 5, generator=torch.Generator().manual_seed(1)).cumsum(0)
+    classes = torch.arange(40) // 10
+    counted = torch.arange(40) % 4 > 0
+    some = compare_activations(x, 2 * x, classes.where(counted, -100))  # as cross-entropy leaves them out
+    alone = compare_activations(x[counted], 2 * x[counted], classes[counted])
+    assert some["selectivity_before"] == pytest.approx(alone["selectivity_before"])
+    assert math.isnan(compare_activations(x, x, torch.full((40,), -100))["selectivity_after"])

@@ -121,6 +121,8 @@ def _row_classes(labels: Tensor | None, rows: int) -> Tensor | None:
 
 
 def _information(x: Tensor, labels: Tensor) -> float:
+    counted = (labels >= 0).to(x.device)  # PyTorch's -100: no class, as in the loss
+    x, labels = x[counted], labels.to(x.device)[counted]
     classes = len(labels.unique())
     if classes < 2 or len(labels) <= classes:
         return float("nan")
