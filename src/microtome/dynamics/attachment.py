@@ -84,7 +84,8 @@ def thinned(names: Sequence[str], most: int = MOST_LAYERS) -> list[str]:
     """At most ``most`` of the names, evenly spaced, the first and the last among them."""
     if len(names) <= most:
         return list(names)
-    return [names[place] for place in np.linspace(0, len(names) - 1, most).round().astype(int).tolist()]
+    places: list[int] = np.linspace(0, len(names) - 1, most).round().astype(int).tolist()
+    return [names[place] for place in places]
 
 
 class Taps:

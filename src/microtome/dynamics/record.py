@@ -58,7 +58,9 @@ def record(
 
 
 def _train(task: Task, config: RecordTaskConfig, recorder: Recorder, show_progress: bool) -> None:
-    optimizer = torch.optim.AdamW(task.model.parameters(), lr=config.lr, weight_decay=config.weight_decay)
+    optimizer = torch.optim.AdamW(
+        task.model.parameters(), lr=config.lr, weight_decay=config.weight_decay, **task.adamw
+    )
     measured = schedule(config.when)
     recorder.step(0, **task.evaluate())
     with progress(f"recording {task.name}", config.steps, enabled=show_progress) as bar:

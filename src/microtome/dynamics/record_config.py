@@ -102,7 +102,7 @@ class ModularAdditionConfig(RecordTaskConfig):
     """The modulus."""
     train_fraction: float = Field(default=0.6, gt=0, lt=1)
     """The share of all pairs that is trained on; the others are the test."""
-    steps: PositiveInt = 1200
+    steps: PositiveInt = 1000
     batch_size: PositiveInt = 1_000_000
     """Pairs a step; all training pairs where there are no more."""
     lr: PositiveFloat = 1e-2

@@ -53,4 +53,6 @@ def build(config: ModularAdditionConfig) -> Task:
         }
 
     size = config.probe_size
-    return Task("modular-addition", model, test[0][:size], test[1][:size], loss, evaluate, train)
+    # A larger eps than usual: once the training loss is tiny, Adam's steps would throw the network about.
+    adamw = {"betas": (0.9, 0.98), "eps": 1e-5}
+    return Task("modular-addition", model, test[0][:size], test[1][:size], loss, evaluate, train, adamw)
