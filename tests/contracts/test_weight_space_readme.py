@@ -75,14 +75,15 @@ README = """python -m meta_baseline.analyze_models \\
     --data-dir data \\
     --problem-number 1"""
 ASKED = ["--meta-model", "meta_model.pt", "--baseline-model", "baseline_model.pt", "--data-dir", "data"]
-ASKED += ["--problem-number", "1", "--quiet"]
+QUICK = ["--untrained", "2", "--features.steps", "30", "--probes.permutations", "20"]
+ASKED += ["--problem-number", "1", "--quiet", *QUICK]
 LAYERS_OF_META = ("conv1", "conv2", "fc_layers.0", "fc_layers.1", "fc_layers.2")
 LAYERS_OF_BASELINE = ("conv1", "conv2", "fc1", "fc2", "fc3")
 
 
 def test_the_basic_usage_writes_every_documented_file(capsys: pytest.CaptureFixture[str]):
     words = README.replace("\\\n", " ").split()[3:]
-    assert main(["analyze_models", *words, "--run-all", "--batch-size", "16", "--quiet"]) == 0
+    assert main(["analyze_models", *words, "--run-all", "--batch-size", "16", "--quiet", *QUICK]) == 0
     out = Path("model_analysis_results")
     assert {path.name for path in out.iterdir()} >= {
         "weight_analysis",

@@ -192,8 +192,9 @@ def _documented(part: Part, arm: str, name: str, network: Activations, layer: st
             part.remarks.append(
                 f"{arm}: every activation {title.lower() or 'of'} {layer} is {found.largest:g}"
             )
-    part.arrays[f"name/{arm}/{layer}"] = np.array(name)
-    part.texts[f"activation_analysis/{arm}/act_summary_{name}.txt"] = "\n".join(lines) + "\n"
+    word = name.replace(".", "_")  # as the documented files have it
+    part.arrays[f"name/{arm}/{layer}"] = np.array(word)
+    part.texts[f"activation_analysis/{arm}/act_summary_{word}.txt"] = "\n".join(lines) + "\n"
 
 
 def _principal(

@@ -46,7 +46,7 @@ def draw(part: Part) -> Iterator[tuple[str, Figure]]:
 
 
 def _plain(name: str) -> str:
-    return "".join("_" if sign in '/\\: \t<>|"?*' else sign for sign in name)
+    return "".join("_" if sign in './\\: \t<>|"?*' else sign for sign in name)
 
 
 @styled
