@@ -3,17 +3,20 @@
 import importlib
 from typing import Any
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"
 
 # Public name -> where it lives, with a colon where it goes by another name there. Loaded on first use, so
 # that `import microtome` imports no torch.
 _PUBLIC = {
     "MicrotomeError": "microtome.core.errors",
+    "Recorder": "microtome.dynamics.recorder",
     "RunFolder": "microtome.core.runs",
+    "at": "microtome.dynamics.when",
     "compare": "microtome.comparison.api",
     "compare_runs": "microtome.decomposition.interpret.compare",
     "components": "microtome.decomposition.interpret.components",
     "decompose": "microtome.decomposition.api",
+    "every": "microtome.dynamics.when",
     "feature_importance": "microtome.gradients",
     "interpret": "microtome.decomposition.interpret.run",
     "layer_importance": "microtome.gradients",
@@ -22,7 +25,9 @@ _PUBLIC = {
     "load_interpretation": "microtome.decomposition.interpret.interpretation",
     "load_magnitude": "microtome.magnitude.result:load",
     "load_sweep": "microtome.sweep.run",
+    "load_recording": "microtome.dynamics.run:open_run",
     "load_target": "microtome.targets.loading",
+    "log2_then": "microtome.dynamics.when",
     "sweep_importance": "microtome.magnitude.importance:compute",
     "sweep_magnitude": "microtome.magnitude.sweep:compute",
     "train_digits": "microtome.training.classify",
