@@ -121,6 +121,7 @@ def test_measures_and_losses_by_hand(run: DynamicsRun) -> None:
     assert "states" in found and "weights" in found and "representations" not in found
     assert any("the network is not known" in note for note in found["notes"])
     assert any("that of step 40, the nearest one kept to step 41" in note for note in found["notes"])
+    assert "the measures after are those of step 40, the record nearest to step 41" in found["notes"]
 
 
 def test_the_usual_change_is_that_of_spans_elsewhere() -> None:

@@ -13,7 +13,7 @@ from microtome.dynamics.tasks import OTHER_NAMES, TASKS, config_of, task_name
 ABOUT = (
     "Trains a small network from nothing and records it: measures of every layer, scalars, and the states"
     " around what changes. `microtome dynamics record TASK --help` lists the flags of one. Your own training"
-    " loop: microtome.dynamics.Recorder."
+    " loop: microtome.dynamics.recorder.Recorder."
 )
 
 

@@ -72,6 +72,8 @@ def compare(
             f"steps {steps[0]} and {steps[1]} have the same nearest record, that of step"
             f" {run.steps()[rows[0]]}; nothing was measured between them"
         )
+    else:
+        notes += _records_that_stand_in((run, second), steps, rows)
     found = {
         "step_before": int(run.steps()[rows[0]]),
         "step_after": int(second.steps()[rows[1]]),
@@ -195,6 +197,18 @@ def _same_layers(run: DynamicsRun, second: DynamicsRun) -> None:
             f"{run.name} and {second.name}: different layers, such as {only[0]};"
             " compare runs of one architecture"
         )
+
+
+def _records_that_stand_in(
+    runs: tuple[DynamicsRun, DynamicsRun], steps: tuple[int, int], rows: list[int]
+) -> list[str]:
+    """A note for each moment at which nothing was measured, such as a step after the last."""
+    used = [int(run.steps()[row]) for run, row in zip(runs, rows, strict=True)]
+    return [
+        f"the measures {word} are those of step {found}, the record nearest to step {step}"
+        for step, found, word in zip(steps, used, ("before", "after"), strict=True)
+        if found != step
+    ]
 
 
 def _step(moment: int | CriticalMoment) -> int:

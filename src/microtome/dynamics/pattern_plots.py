@@ -1,5 +1,6 @@
 """Pictures of what a network holds: attention patterns, filters, activations; before beside after."""
 
+import textwrap
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,6 +20,7 @@ from microtome.plotting.style import (
 )
 
 MOST_TICKS = 12
+SIDE_LABEL = 12  # letters
 
 
 @styled
@@ -125,9 +127,14 @@ def filters_before_after_figure(
             ax = axes[row, column]
             words = f"filter {index}" if row == 0 else f"cosine {cosines[index]:.2f}"
             image = heatmap(ax, one, title=words, signed=True, limit=limit, equal=True)
-            ax.set(xticks=[], yticks=[], ylabel=names[row] if column == 0 else "")
+            ax.set(xticks=[], yticks=[], ylabel=_side_label(names[row]) if column == 0 else "")
     _weight_bar(figure, image, axes)
     return figure
+
+
+def _side_label(name: str) -> str:
+    """A name beside a small panel, in lines that are no longer than it is high."""
+    return textwrap.fill(name.replace("_", " "), SIDE_LABEL)
 
 
 def spatial_pattern(one: Float[np.ndarray, "inputs *kernel"]) -> Float[np.ndarray, "rows columns"]:
