@@ -10,6 +10,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 import microtome
+from microtome.cli.compare import parse_args
 from microtome.cli.main import main
 from microtome.comparison.result import Comparison
 from microtome.core.errors import CannotLoad, MicrotomeError
@@ -178,4 +179,29 @@ def test_what_does_not_fit_is_told_before_anything_is_written(tmp_path: Path):
         compared(network(1), broken, tmp_path / "out")
     with pytest.raises(MicrotomeError, match="on both sides"):
         compared(network(1), "a.pt", tmp_path / "out")  # pyright: ignore
+    with pytest.raises(MicrotomeError, match="the same weights as"):
+        compared([network(1), network(1)], [network(2), network(3)], tmp_path / "out")  # pyright: ignore
+    with pytest.raises(MicrotomeError, match="seeds share an architecture"):
+        compared([network(1), network(2)[:4]], network(3), tmp_path / "out")  # pyright: ignore
     assert not (tmp_path / "out").exists()
+
+
+def test_files_of_the_user_are_not_replaced(tmp_path: Path):
+    own = tmp_path / "results"
+    own.mkdir()
+    (own / "mine.txt").write_text("years of work")
+    with pytest.raises(MicrotomeError, match="holds results of no comparison made here"):
+        compared(network(1), network(2), tmp_path)
+    assert (own / "mine.txt").read_text() == "years of work"
+
+
+def test_further_arms_have_seeds_on_the_command_line_too():
+    words = ["--model-a", "a.pt", "--model-b", "b.pt", "--more"]
+    one = parse_args([*words, "c=c.pt,d.pt"])
+    assert one.further == [("c", ("c.pt", "d.pt"))]
+    two = parse_args([*words, "c=c.pt,d.pt", "e=m.n:Net(width=4,depth=2)@e.pt"])
+    assert two.further == [("c", ("c.pt", "d.pt")), ("e", ("m.n:Net(width=4,depth=2)@e.pt",))]
+    assert parse_args([*words, "c=c.pt", "d.pt"]).further == one.further
+    for nameless in ("c.pt", "m.n:Net(width=4)@e.pt"):
+        with pytest.raises(MicrotomeError, match="has no name"):
+            parse_args([*words, nameless])

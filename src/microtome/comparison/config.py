@@ -1,9 +1,10 @@
 """What is compared, on which images, and which analyses are made. Imports no torch."""
 
+import re
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from microtome.comparison.activation_config import ActivationConfig, SimilarityConfig
 from microtome.comparison.features_config import FeaturesConfig
@@ -14,6 +15,10 @@ from microtome.core.errors import bad_value
 
 Positive = Annotated[int, Field(gt=0)]
 ANALYSES = ("weights", "activations", "similarity", "features", "probes")
+NAMED = re.compile(
+    r"[^=(:/\\]+="
+)  # the name of an arm, and not an argument of package.module:Class(width=64)
+OUTSIDE = re.compile(r",(?![^()]*\))")  # a comma outside brackets
 # What each switch of the command asks for.
 SWITCHES: dict[str, tuple[str, ...]] = {
     "analyze_weights": ("weights",),
@@ -115,6 +120,24 @@ class CompareConfig(Config):
     probes: ProbeConfig = ProbeConfig()
     """How probes are made."""
 
+    @field_validator("more")
+    @classmethod
+    def _arms_together(cls, words: tuple[str, ...]) -> tuple[str, ...]:
+        """An arm's further seeds with it: on the command line a comma parts the words of a list."""
+        arms: list[str] = []
+        for word in words:
+            if arms and not NAMED.match(word):
+                arms[-1] += f",{word}"
+            else:
+                arms.append(word)
+        return tuple(arms)
+
+    @property
+    def further(self) -> list[tuple[str, tuple[str, ...]]]:
+        """The arms of ``more``: names and their references."""
+        parted = (arm.partition("=") for arm in self.more)
+        return [(name.strip(), tuple(map(str.strip, OUTSIDE.split(text)))) for name, _, text in parted]
+
     @model_validator(mode="after")
     def _two_arms(self) -> "CompareConfig":
         for field in ("model_a", "model_b"):
@@ -122,7 +145,7 @@ class CompareConfig(Config):
                 flag = f"--{field.replace('_', '-')}"
                 raise bad_value(field, "", "no network", f"give a checkpoint with {flag}")
         for arm in self.more:
-            if "=" not in arm:
+            if not NAMED.match(arm):
                 raise bad_value("more", arm, "has no name", "write NAME=reference[,reference]")
         for pair in self.layer_map:
             if pair.count("=") != 1:

@@ -18,9 +18,10 @@ from microtome.comparison.result import AFTER, KIND, Comparison, load_comparison
 from microtome.comparison.saved import load_part, save_part
 from microtome.comparison.setup import Material, Note, prepare
 from microtome.core.device import resolve_device, say, set_threads, tune_allocator
-from microtome.core.errors import CannotLoad
+from microtome.core.errors import CannotLoad, bad_value
 from microtome.core.progress import Progress, progress
 from microtome.core.run_lock import only_writer
+from microtome.core.run_start import MARKER
 from microtome.core.runs import RunFolder
 from microtome.data.labelled_images import LabelledImages
 from microtome.targets.image_network import ImageNetwork
@@ -38,6 +39,7 @@ OWN = (
     "after_adaptation",
     "activations",
 )
+OWN_FILES = ("summary.json", "results.json", "results.csv", "claims.csv", "report.html")
 
 
 def run(
@@ -86,6 +88,7 @@ def _folder(config: CompareConfig, resume: bool, command: Sequence[str]) -> RunF
         if folder.kind != KIND:
             raise CannotLoad(f"{path}: a {folder.kind} run, not a comparison")
         return folder
+    _refuse_occupied(path)
     folder = RunFolder.create(
         path,
         config,
@@ -97,9 +100,25 @@ def _folder(config: CompareConfig, resume: bool, command: Sequence[str]) -> RunF
     )
     for name in OWN:
         shutil.rmtree(path / name, ignore_errors=True)
-    for name in ("summary.json", "results.json", "results.csv", "claims.csv", "report.html"):
+    for name in OWN_FILES:
         (path / name).unlink(missing_ok=True)
     return folder
+
+
+def _refuse_occupied(path: Path) -> None:
+    """Raise ``MicrotomeError`` where a new comparison would replace what is not an earlier comparison's."""
+    choose = "choose another --output-dir"
+    if path.is_file():
+        raise bad_value("output_dir", str(path), "is a file", choose)
+    if (path / MARKER).is_file():
+        kind = RunFolder.open(path).kind
+        if kind != KIND:
+            raise bad_value("output_dir", str(path), f"already holds a run ({kind})", choose)
+        return
+    there = [name for name in (*OWN, *OWN_FILES) if (path / name).exists()]
+    if there:
+        held = f"holds {', '.join(there)} of no comparison made here, which would be replaced"
+        raise bad_value("output_dir", str(path), held, choose)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,14 @@ from microtome.core.config import read_yaml
 from microtome.core.errors import bad_value
 from microtome.data.image_sources import open_images
 from microtome.data.labelled_images import LabelledImages
-from microtome.targets.image_network import ImageNetwork, check_takes, initial_of, open_network, untrained
+from microtome.targets.image_network import (
+    INITIAL,
+    ImageNetwork,
+    check_takes,
+    initial_of,
+    open_network,
+    untrained,
+)
 
 Note = Callable[[str], None]
 FEWEST_IMAGES = 20
@@ -55,24 +62,47 @@ def _arms(config: CompareConfig, given: Sequence[tuple[ImageNetwork, ...]] | Non
         (config.name_a, config.model_a),
         (config.name_b, config.model_b),
     ]
-    for words in config.more:
-        name, _, references = words.partition("=")
-        named.append((name.strip(), [reference.strip() for reference in references.split(",")]))
+    named += [(name, references) for name, references in config.further]
     opened = given or [
         tuple(open_network(reference, architecture=config.architecture) for reference in references)
         for _, references in named
     ]
     names = _names([name for name, _ in named][: len(opened)], opened)
+    for name, networks in zip(names, opened, strict=True):
+        _check_seeds(name, networks)
     return [
         Arm(name, networks, tuple(initial_of(network) for network in networks))
         for name, networks in zip(names, opened, strict=True)
     ]
 
 
+def _check_seeds(arm: str, networks: Sequence[ImageNetwork]) -> None:
+    """Raise ``MicrotomeError`` unless the networks are seeds: of one architecture, and none of them twice.
+
+    One network given twice has no spread between its seeds, and everything would differ.
+    """
+    first, seen = networks[0], dict[str, ImageNetwork]()
+    shapes = {name: weight.shape for name, weight in first.module.named_parameters()}
+    for network in networks:
+        if {name: weight.shape for name, weight in network.module.named_parameters()} != shapes:
+            raise bad_value(
+                arm,
+                network.name,
+                f"other weights than those of {first.name}; seeds share an architecture",
+                "give it as an arm of its own, --more NAME=reference",
+            )
+        twin = seen.setdefault(network.digest, network)
+        if network.digest and twin is not network:
+            raise bad_value(
+                arm, network.name, f"the same weights as {twin.name}", "give each seed of an arm once"
+            )
+
+
 def _names(given: Sequence[str | None], opened: Sequence[tuple[ImageNetwork, ...]]) -> list[str]:
     """What the arms are called: as asked, else after how they were trained, else a, b, c."""
-    own = [str(training_of(networks[0]).get("algorithm", "")) for networks in opened]
-    if len(set(own)) < len(own):
+    own = ["" if name else _algorithm(networks[0]) for name, networks in zip(given, opened, strict=True)]
+    known = [each for each in own if each]
+    if len(set(known)) < len(known):
         own = [""] * len(own)
     names = [
         name or trained or "abcdefghijklmnopqrstuvwxyz"[i % 26]
@@ -89,6 +119,13 @@ def _names(given: Sequence[str | None], opened: Sequence[tuple[ImageNetwork, ...
         if any(sign in name for sign in "/\\ \t"):
             raise bad_value("name", name, "cannot be part of a file name", "leave out blanks and slashes")
     return names
+
+
+def _algorithm(network: ImageNetwork) -> str:
+    """How a network of ours was trained; empty for its initialisation and for any other network."""
+    if network.source is not None and network.source.name == INITIAL:
+        return ""
+    return str(training_of(network).get("algorithm", ""))
 
 
 def _images(
