@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from microtome.comparison.arms import Arm, Arms
+from microtome.comparison.networks import one_architecture
 from microtome.comparison.part import Claim, Row
 from microtome.comparison.probe_config import ProbeConfig
 from microtome.comparison.probe_depth import first_layer, image_weights, resampled_means
@@ -41,7 +42,9 @@ def _linear_claims(result: TaskResult, a: Arm, b: Arm, arms: Arms) -> list[Claim
     values = [result.correct(arm.name, "linear") for arm in (a, b)]
     assert values[0] is not None and values[1] is not None
     floors = [_floor(result, arms, arm) for arm in (a, b)]
-    one = a.name in arms.floors and arms.floors[a.name] is arms.floors.get(b.name)
+    one = one_architecture(arms, a.name, b.name)
+    if one and arms.floors.get(a.name) is not arms.floors.get(b.name):
+        floors = [np.concatenate(floors, axis=1)] * 2  # heads of two widths: one kind of network below them
     measured = []
     for i, layer in enumerate(result.layers):
         floor_a = floors[0][i]
@@ -75,7 +78,7 @@ def _linear_rows(result: TaskResult, a: Arm, b: Arm, arms: Arms, claims: list[Cl
         untrained = [typical_difference(values[i]) for values in floors.values()]
         value = float(first[i] - second[i])
         note = "floor: distance of two untrained networks; ceiling: of two seeds of one arm"
-        if len(floors) > 1:
+        if not one_architecture(arms, a.name, b.name):
             note += f"; beyond the untrained networks' own difference {claim.effect:+.3g}, which p is of"
         yield Row(
             "probes",

@@ -158,6 +158,8 @@ def control_words(m: Measured) -> str:
             spread = f" ± {floor.std(ddof=1):.2g}" if len(floor) > 1 else ""
             parts.append(f"{floor.mean():.3g}{spread} ({len(floor)})")
     floor_words = f"; untrained networks {' and '.join(parts)}" if parts else "; no untrained networks"
+    if not m.one_architecture:
+        floor_words += ", whose own difference is taken off"
     return f"{m.a.mean():.3g} against {m.b.mean():.3g}{floor_words}"
 
 
