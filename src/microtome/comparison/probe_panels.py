@@ -97,6 +97,8 @@ def layer_axis(ax: Axes, layers: Sequence[str]) -> None:
     if turned:
         for label in ax.get_xticklabels():
             label.set_rotation_mode("anchor")
+    if list(short) != list(layers):  # what was left out of the names says what they are
+        ax.set_xlabel("layer")
     ax.set_xlim(-0.3, len(layers) - 0.7)
     light_grid(ax)
 
