@@ -151,9 +151,9 @@ def _open_images(config: CompareConfig, network: ImageNetwork, note: Note) -> La
     source, trained = config.data, training_of(network)
     if source is None and config.problem_number is None and trained:
         from microtome.training.few_shot_config import FewShotTrainConfig
-        from microtome.training.few_shot_data import few_shot_images
+        from microtome.training.few_shot_data import unseen_images
 
-        images = few_shot_images(FewShotTrainConfig.from_mapping(trained)).test
+        images = unseen_images(FewShotTrainConfig.from_mapping(trained))
         note(f"no --data: looking at images that {network.name} was not trained on ({images.source})")
         return images
     if source is None and config.problem_number is not None:

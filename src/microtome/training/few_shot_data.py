@@ -44,6 +44,18 @@ def few_shot_images(config: FewShotTrainConfig) -> FewShotImages:
     return FewShotImages(images_of(train, split_by, trained), images_of(test, split_by, held_out), label)
 
 
+def unseen_images(config: FewShotTrainConfig) -> LabelledImages:
+    """Every image of the classes that a network of these settings was not trained on.
+
+    Of the digits that is more than the test images: nothing of a held-out digit was seen.
+    """
+    images = few_shot_images(config)
+    if kind_of(config.images) != "digits" or config.test_images is not None or config.held_out is None:
+        return images.test
+    every = open_images("digits", split="all", size=config.size, channels=images.test.pixels.shape[1])
+    return images_of(every, config.split_by or images.label, config.held_out)
+
+
 def _same_different(config: FewShotTrainConfig, channels: int) -> FewShotImages:
     _, _, named = config.images.partition("#")
     numbers = [_problem(text) for text in named.split(",")] if named else list(PROBLEMS)
