@@ -145,3 +145,13 @@ def test_what_cannot_be_is_one_line(words, said, tmp_path, capsys):
     code, _, err = record(capsys, *words, "--out_dir", tmp_path / "run")
     assert code == 2
     assert said in err and err.count("\n") == 1
+
+
+def test_a_killed_recording_is_not_carried_on_by_another_training(tmp_path, capsys):
+    out = tmp_path / "run"
+    record(capsys, "digits", "--steps", 5, "--out_dir", out)
+    (out / "summary.json").unlink()  # as a kill leaves it
+    code, _, err = record(capsys, "digits", "--steps", 5, "--seed", 1, "--out_dir", out)
+    assert code == 2 and "an unfinished recording with seed=0 is there; give the same" in err
+    assert record(capsys, "digits", "--steps", 8, "--out_dir", out)[0] == 0
+    assert table(out, "scalars").step.max() == 8

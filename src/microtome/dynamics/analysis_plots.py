@@ -65,7 +65,8 @@ def transitions(analysis: "RunAnalysis") -> "Figure":
         :1
     ]
     rows = 1 + len(scalars)
-    title = f"{run.name}: {len(analysis.jumps)} jumps, {len(analysis.ramps)} ramps"
+    counts = {"jump": len(analysis.jumps), "ramp": len(analysis.ramps)}
+    title = f"{run.name}: " + ", ".join(f"{n} {word}{'s' * (n != 1)}" for word, n in counts.items())
     figure, axes = panels(rows, 1, width=7.4, height=2.3, title=title, sharex=True)
     main = axes[0, 0]
     if analysis.main_measure and len(steps):

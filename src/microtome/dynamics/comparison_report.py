@@ -23,7 +23,7 @@ def headline(found: Mapping[str, Any]) -> list[str]:
     if strongest:
         row = strongest[0]
         lines.append(
-            f"largest change of {found['measure'].replace('_', ' ')}: {row['layer']},"
+            f"largest relative change of {found['measure'].replace('_', ' ')}: {row['layer']},"
             f" {number(row['before'])} -> {number(row['after'])}"
         )
     similar = found.get("representations") or {}
@@ -43,7 +43,7 @@ def headline(found: Mapping[str, Any]) -> list[str]:
 
 
 def largest_changes(found: Mapping[str, Any], most: int) -> list[dict[str, Any]]:
-    """The layers by how much they changed, in units of what such a span changes elsewhere where known."""
+    """The layers by how much they changed relative to before, beside what such a span changes elsewhere."""
     usual = found.get("usual_changes") or {}
     rows = []
     for layer, change in found["layer_changes"].items():

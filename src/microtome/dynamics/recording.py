@@ -59,7 +59,7 @@ class Recording:
     # -- what was recorded, and how
 
     def describe(self, facts: Mapping[str, Any]) -> None:
-        """Write ``recording.json``; a carried-on recording must have the same layers and measures."""
+        """Write ``recording.json``; one carried on must have the same layers, measures, training."""
         self.layers, self.measures = list(facts["layers"]), list(facts["measures"])
         if self.resumed:
             try:
@@ -74,7 +74,18 @@ class Recording:
                         f"an unfinished recording with other {name} is there",
                         "choose another folder",
                     )
+            self._refuse_other_training(before.get("task"), facts.get("task"))
         self.folder.save_json("recording.json", facts)
+
+    def _refuse_other_training(self, before: Mapping[str, Any] | None, now: Mapping[str, Any] | None) -> None:
+        """Two trainings in one folder would be the course of neither; the number of steps may change."""
+        if before is None or now is None:
+            return
+        settings = [{"task": one["name"], **one["config"], "steps": None} for one in (before, now)]
+        for name, value in settings[0].items():
+            if settings[1].get(name) != value:
+                problem = f"an unfinished recording with {name}={value} is there"
+                raise bad_value("out", str(self.path), problem, "give the same, or choose another folder")
 
     def save_probe(self, tensors: Mapping[str, Tensor]) -> None:
         """Write the fixed inputs and labels."""
