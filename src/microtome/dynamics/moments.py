@@ -103,7 +103,8 @@ def told(run: DynamicsRun, moments: Sequence[CriticalMoment]) -> list[str]:
         info = during.jump_info or {}
         layers = info.get("layers", [])
         where = ", ".join(layers[:3]) + (f" and {len(layers) - 3} more" if len(layers) > 3 else "")
-        what = f"{info.get('measure', '')} of {where}" if info.get("measure") and where else where
+        joined = "of" if info.get("layer") else "with"  # a logged number is nobody's; layers moved with it
+        what = f"{info.get('measure', '')} {joined} {where}" if info.get("measure") and where else where
         lines.append(
             f"  {info.get('kind', 'change'):<6} at step {during.step}"
             f" (before {before.step}, after {after.step}): {what or info.get('measure', '')}"
