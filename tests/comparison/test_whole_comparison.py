@@ -170,6 +170,11 @@ def test_what_does_not_fit_is_told_before_anything_is_written(tmp_path: Path):
     x, labels = pictures()
     with pytest.raises(MicrotomeError, match="one an image"):
         compared(network(1), network(2), tmp_path / "out", images=(x, labels[:5]))
+    for unpaired in (x, (x,)):
+        with pytest.raises(MicrotomeError, match=r"give the pair \(x, labels\)"):
+            microtome.compare(network(1), network(2), images=unpaired, output_dir=tmp_path / "out")  # pyright: ignore
+    with pytest.raises(MicrotomeError, match=r"give \[images, channels, rows, columns\]"):
+        compared(network(1), network(2), tmp_path / "out", images=(x[:, 0], labels))
     with pytest.raises(MicrotomeError, match="one class only"):
         compared(network(1), network(2), tmp_path / "out", images=(x, labels * 0))
     broken = network(3)
@@ -193,6 +198,8 @@ def test_files_of_the_user_are_not_replaced(tmp_path: Path):
     with pytest.raises(MicrotomeError, match="holds results of no comparison made here"):
         compared(network(1), network(2), tmp_path)
     assert (own / "mine.txt").read_text() == "years of work"
+    quick = compared(network(1), network(2), tmp_path / "new", analyze_weights=True)
+    assert len(repr(quick)) < 300 and "differences above noise" in repr(quick)
 
 
 def test_further_arms_have_seeds_on_the_command_line_too():

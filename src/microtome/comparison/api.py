@@ -6,8 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Shaped
-from torch import Tensor, nn
+from torch import nn
 
 from microtome.comparison.config import CompareConfig
 from microtome.comparison.result import Comparison
@@ -18,23 +17,22 @@ from microtome.data.labelled_images import LabelledImages
 from microtome.targets.image_network import ImageNetwork, module_network
 
 Network = nn.Module | str | Path
-Array = Tensor | np.ndarray
 
 
 def compare(
     a: Network | Sequence[Network],
     b: Network | Sequence[Network],
     *,
-    images: tuple[Shaped[Array, "n C H W"], Any] | str | None = None,
+    images: object = None,
     progress: bool = False,
     **settings: Any,
 ) -> Comparison:
     """Set two networks, or two lists of networks (seeds), side by side, as ``microtome compare`` does.
 
     ``a`` and ``b``: your own modules (copied, never changed), or whatever the command takes. ``images``:
-    ``(x, labels)`` with ``x`` as the networks take it and one label an image (or a mapping of several kinds),
-    or a source that the command reads. ``settings`` are fields of ``CompareConfig``. Results are also kept in
-    ``output_dir``. Raises ``MicrotomeError``.
+    ``(x, labels)`` with ``x`` ``[n, C, H, W]`` as the networks take it and one label an image (or
+    a mapping of several kinds), or a source that the command reads. ``settings`` are fields of
+    ``CompareConfig``. Results are also kept in ``output_dir``. Raises ``MicrotomeError``.
     """
     groups = [list(one) if isinstance(one, (list, tuple)) else [one] for one in (a, b)]
     modules = [[each for each in group if isinstance(each, nn.Module)] for group in groups]
@@ -52,7 +50,7 @@ def compare(
     config = CompareConfig.from_mapping(values, source="settings")
     if given is not None and (images is None or isinstance(images, str)):
         raise MicrotomeError("images: modules of yours need images=(x, labels), x as they take it")
-    seen = _labelled(*images) if isinstance(images, tuple) else None
+    seen = None if images is None or isinstance(images, str) else _labelled(images)
     return run(config, networks=given, images=seen, show_progress=progress, command=["microtome.compare"])
 
 
@@ -60,8 +58,15 @@ def _network(module: nn.Module, place: int) -> ImageNetwork:
     return module_network(module, f"{type(module).__name__} {place}")
 
 
-def _labelled(x: Array, labels: Any) -> LabelledImages:
+def _labelled(images: Any) -> LabelledImages:
+    if not isinstance(images, (tuple, list)) or len(images) != 2:
+        raise MicrotomeError(
+            f"images: a {type(images).__name__}; give the pair (x, labels), or a source's name"
+        )
+    x, labels = images
     pixels = torch.as_tensor(x)
+    if pixels.ndim != 4:
+        raise MicrotomeError(f"images: x is {list(pixels.shape)}; give [images, channels, rows, columns]")
     columns = labels if isinstance(labels, Mapping) else {"label": labels}
     for name, values in columns.items():
         if len(values) != len(pixels):

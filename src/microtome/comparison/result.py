@@ -28,6 +28,15 @@ class Comparison:
     parts: Mapping[str, Part]
     facts: Mapping[str, Any]
 
+    def __repr__(self) -> str:
+        """One line, for notebooks: the parts hold every number."""
+        judged = self.judged
+        found = sum(one.distinguishable for one in judged)
+        return (
+            f"Comparison of {', '.join(self.facts.get('arms', {}))} ({', '.join(self.parts)}):"
+            f" {found} of {len(judged)} differences above noise; {self.folder.path}"
+        )
+
     @property
     def rows(self) -> list[Row]:
         """Every number, with the stage that it belongs to."""
