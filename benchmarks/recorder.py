@@ -1,9 +1,9 @@
 """What recording costs: training with the recorder against the bare loop, in CPU time.
 
-    python benchmarks/recorder.py [--steps 2000] [--chunk 100] [--repeats 3] [--models mlp cnn] [--folder F]
+    python benchmarks/recorder.py [--steps 2000] [--chunk 20] [--repeats 3] [--models mlp cnn] [--folder F]
 
 Two copies of a network train on the same random batches of 64, one bare and one recorded, in turns of
-``--chunk`` steps on one thread, so that whatever else the machine does strikes both alike. A ratio is the sum
+``--chunk`` steps on one thread, the first of a pair in turn, so that whatever else the machine does strikes both alike. A ratio is the sum
 of all recorded turns over the sum of all bare ones (``total``), making and closing the recorder included; the
 median of the turns' ratios stands beside it. ``--spectra`` times all measures of one layer against a full
 singular value decomposition. Compare ratios between machines, not milliseconds.
@@ -80,17 +80,22 @@ def measure(name: str, case: Case, steps: int, chunk: int, folder: Path) -> tupl
     start = time.process_time()
     recorder = Recorder(model, probe, out, note=lambda _: None, **case.settings)
     extra = time.process_time() - start
+
+    def bare_turn(numbers: range) -> None:
+        for number in numbers:
+            bare(number)
+
+    def recorded_turn(numbers: range) -> None:
+        for number in numbers:
+            recorder.step(number, loss=recorded(number))
+
     bare_times, times = [], []
     for first in range(0, steps, chunk):
-        start = time.process_time()
-        for number in range(first, first + chunk):
-            bare(number)
-        middle = time.process_time()
-        for number in range(first, first + chunk):
-            loss = recorded(number)
-            recorder.step(number, loss=loss)
-        times.append(time.process_time() - middle)
-        bare_times.append(middle - start)
+        turns = (bare_turn, recorded_turn) if first // chunk % 2 else (recorded_turn, bare_turn)
+        for turn in turns:
+            start = time.process_time()
+            turn(range(first, first + chunk))
+            (bare_times if turn is bare_turn else times).append(time.process_time() - start)
     start = time.process_time()
     recorder.close()
     assert recorder.failure is None, recorder.failure
@@ -125,7 +130,7 @@ def main() -> None:
     """Print every case."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--steps", type=int, default=2000)
-    parser.add_argument("--chunk", type=int, default=100)
+    parser.add_argument("--chunk", type=int, default=20)
     parser.add_argument("--repeats", type=int, default=1)
     parser.add_argument("--models", nargs="+", default=["mlp", "cnn"], choices=["mlp", "cnn"])
     parser.add_argument("--cases", nargs="+", type=int, default=[0, 1, 2])

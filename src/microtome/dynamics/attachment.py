@@ -12,7 +12,7 @@ from torch.utils.hooks import RemovableHandle
 from microtome.core.config_keys import nearest
 from microtome.core.errors import MicrotomeError, bad_value
 from microtome.hooks import first_tensor
-from microtome.measures.dimensionality import MOST_ROWS, Layout, rows_of
+from microtome.measures.dimensionality import MOST_ROWS, Layout, gram, rows_of
 
 MOST_LAYERS = 64
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
@@ -91,6 +91,8 @@ def thinned(names: Sequence[str], most: int = MOST_LAYERS) -> list[str]:
 class Taps:
     """Hooks on layers. While ``open``, every layer that runs leaves its rows (float64) in ``rows``.
 
+    Their Gram matrices are in ``grams``: made at once, while the rows are still in the processor's cache.
+
     A module that runs twice in a forward pass, shared by two places, is two layers: ``name`` and ``name#2``.
     """
 
@@ -100,6 +102,7 @@ class Taps:
         self.model = model
         self.conv: Literal["mean", "flatten"] = conv
         self.rows: dict[str, Tensor] = {}
+        self.grams: dict[str, Tensor] = {}
         self.shapes: dict[str, str] = {}
         self.captured: dict[str, Tensor] | None = None  # a dict while activations are to be kept whole
         self.strange: dict[str, str] = {}
@@ -130,7 +133,7 @@ class Taps:
 
     def clear(self) -> None:
         """Forget what was heard."""
-        self.rows, self._calls = {}, {}
+        self.rows, self.grams, self._calls = {}, {}, {}
 
     @contextmanager
     def listening(self) -> Iterator[None]:
@@ -181,7 +184,8 @@ class Taps:
         if rows.device.type == "mps":  # which has no float64
             rows = rows.cpu()
         # A copy: an in-place ReLU may write over the output the moment we return.
-        self.rows[name] = rows.to(torch.float64, copy=True)
+        self.rows[name] = kept = rows.to(torch.float64, copy=True)
+        self.grams[name] = gram(kept)
         if name not in self.shapes:
             self.shapes[name] = _words(tensor, rows, layout, self.conv)
         if self.captured is not None:

@@ -16,9 +16,10 @@ from microtome.hooks import first_tensor
 
 @dataclass
 class Look:
-    """What was seen: rows by layer, scalars of the probe, and whole activations where they were asked for."""
+    """What was seen: rows by layer and their Gram matrices; scalars of the probe; whole activations."""
 
     rows: dict[str, Tensor]
+    grams: dict[str, Tensor]
     scalars: dict[str, Any] = field(default_factory=dict)
     captured: dict[str, Tensor] = field(default_factory=dict)
 
@@ -131,18 +132,20 @@ class Looking:
         captured = {name: x for name, x in (self.taps.captured or {}).items() if name in self.layers}
         captured |= {f"attention/{plain_name(name)}": pattern for name, pattern in patterns.items()}
         self.taps.captured = None
-        look = Look({name: self.taps.rows[name] for name in self.layers if name in self.taps.rows})
+        look = self._heard()
         look.scalars, look.captured = scalars, captured
-        self.taps.clear()
         return look
 
     def _look_at_batch(self) -> Look | None:
-        rows = self.taps.rows
-        if not rows:
+        if not self.taps.rows:
             return None
         if not self.layers:
             self._settle()
-        look = Look({name: rows[name] for name in self.layers if name in rows})
+        return self._heard()
+
+    def _heard(self) -> Look:
+        names = [name for name in self.layers if name in self.taps.rows]
+        look = Look({n: self.taps.rows[n] for n in names}, {n: self.taps.grams[n] for n in names})
         self.taps.clear()
         return look
 
