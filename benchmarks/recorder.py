@@ -3,7 +3,7 @@
     python benchmarks/recorder.py [--steps 2000] [--chunk 20] [--repeats 3] [--models mlp cnn] [--folder F]
 
 Two copies of a network train on the same random batches of 64, one bare and one recorded, in turns of
-``--chunk`` steps on one thread, the first of a pair in turn, so that whatever else the machine does strikes both alike. A ratio is the sum
+``--chunk`` steps on one thread, so that whatever else the machine does strikes both alike. A ratio is the sum
 of all recorded turns over the sum of all bare ones (``total``), making and closing the recorder included; the
 median of the turns' ratios stands beside it. ``--spectra`` times all measures of one layer against a full
 singular value decomposition. Compare ratios between machines, not milliseconds.

@@ -15,8 +15,8 @@ from microtome.core.device import say
 from microtome.dynamics.looking import Looking, probe_tensors
 from microtome.dynamics.record_config import RecordingConfig
 from microtome.dynamics.recording import Recording
-from microtome.dynamics.states import Keeper, State
-from microtome.dynamics.when import NEVER, Schedule, log2, log2_then, schedule
+from microtome.dynamics.states import Keeper, State, watched
+from microtome.dynamics.when import NEVER, Schedule, log2, log2_then, next_busy, schedule
 from microtome.measures.dimensionality import known_measures, measure_spectra, spectrum
 
 When = Schedule | Callable[[int], bool] | str | int
@@ -191,7 +191,9 @@ class Recorder:
         elif isinstance(self.save, Schedule) and self.save(step):
             self._save(step, "schedule")
         self._looking.arm(self.when(step + self._stride))
-        self._idle = range(step + 1, self._busy(step))
+        # Looked up ahead: the code of a full step, cold by the time it runs, takes 1 % of a small step.
+        even = self._stride == 1 and not isinstance(self.save, Schedule)
+        self._idle = range(step + 1, next_busy(self.when, step, MOST_IDLE) if even else step + 1)
         self.recording.flush_if_due()
 
     def _take_losses(self) -> None:
@@ -200,16 +202,6 @@ class Recorder:
             if loss is not None:
                 self.recording.add_scalars(step, {"loss": loss})
         self._losses.clear()
-
-    def _busy(self, step: int) -> int:
-        """The next step to do something at: measure, or make ready to. Those before only leave their loss.
-
-        Looked up ahead because the code of a full step, cold by the time it runs, takes 1 % of a small step.
-        """
-        if self._stride != 1 or isinstance(self.save, Schedule):
-            return step + 1
-        ahead = range(step + 1, step + 1 + MOST_IDLE)
-        return next((later for later in ahead if self.when(later) or self.when(later + 1)), ahead.stop)
 
     def _measure(self, step: int) -> None:
         capture = self.captures(step)
@@ -249,15 +241,7 @@ class Recorder:
             self._keep(steps, values, scalars)
 
     def _keep(self, steps: Sequence[int], values: np.ndarray, scalars: Mapping[str, Any]) -> None:
-        """Watch a measure of each layer, scaled so that 1 is worth a state: a quarter of it, half a loss."""
-        with np.errstate(divide="ignore", invalid="ignore"):
-            watched = [np.log(np.abs(values[:, :, self._watched])) / 0.25]
-        if "probe_loss" in scalars:
-            watched.append(np.full((len(steps), 1), np.log(max(float(scalars["probe_loss"]), 1e-6)) / 0.7))
-        if "probe_accuracy" in scalars:
-            watched.append(np.full((len(steps), 1), float(scalars["probe_accuracy"]) / 0.15))
-        series = np.concatenate(watched, axis=1)
-        series[~np.isfinite(series)] = np.nan
+        series = watched(values[:, :, self._watched], scalars)
         if self._keeper is None:
             self._keeper = Keeper(series.shape[1], self._write_state)
         self._keeper.observe(steps, series, self._state)

@@ -266,7 +266,8 @@ def _read_parquet(files: Sequence[Path]) -> dict[str, np.ndarray]:
     import pyarrow.parquet as pq
 
     try:
-        tables = [pq.read_table(file) for file in files]
+        # Not read_table, which imports pandas.
+        tables = [pq.ParquetFile(file).read() for file in files]
     except (OSError, pa.ArrowException) as error:
         raise CannotLoad(f"{files[0].parent}: a table cannot be read ({error}); record again") from None
     table = pa.concat_tables(tables, promote_options="default")

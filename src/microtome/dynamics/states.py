@@ -1,7 +1,8 @@
 """Which states of the network are kept: a short memory of recent ones, and those around a change for good."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -151,6 +152,23 @@ class Keeper:
         self.write(held.step, held.state, why)
         held.written = True
         return True
+
+
+def watched(values: np.ndarray, scalars: Mapping[str, Any]) -> np.ndarray:
+    """What a keeper watches ``[records, n_series]``, scaled so that a movement of 1 is worth a state.
+
+    ``values [records, layers]`` of one measure: a quarter of it; the loss on the probe: half of it; the
+    accuracy: 0.15.
+    """
+    with np.errstate(divide="ignore", invalid="ignore"):
+        parts = [np.log(np.abs(values)) / 0.25]
+    if "probe_loss" in scalars:
+        parts.append(np.full((len(values), 1), np.log(max(float(scalars["probe_loss"]), 1e-6)) / 0.7))
+    if "probe_accuracy" in scalars:
+        parts.append(np.full((len(values), 1), float(scalars["probe_accuracy"]) / 0.15))
+    series = np.concatenate(parts, axis=1)
+    series[~np.isfinite(series)] = np.nan
+    return series
 
 
 def size_of(state: State) -> int:

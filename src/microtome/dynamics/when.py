@@ -72,6 +72,12 @@ def schedule(given: "Schedule | Callable[[int], bool] | str | int") -> Schedule:
     raise bad_value("when", given, "not a schedule", f"write {FORMS}")
 
 
+def next_busy(when: Callable[[int], bool], step: int, most: int) -> int:
+    """The first step after ``step`` that is named, or before one that is; at most ``most`` steps on."""
+    ahead = range(step + 1, step + 1 + most)
+    return next((later for later in ahead if when(later) or when(later + 1)), ahead.stop)
+
+
 def _read(text: str) -> Schedule:
     first, *rest = (_read_one(part.strip(), text) for part in text.split("|"))
     for other in rest:
