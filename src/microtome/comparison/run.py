@@ -62,7 +62,7 @@ def run(
     tune_allocator()
     material = prepare(config, note, networks, images)
     job = _Job(config, material, note)
-    folder = _folder(config, resume, command)
+    folder = _folder(config, resume, command, note)
     with only_writer(folder.path), progress("compare", job.work, enabled=show_progress) as bar:
         parts = job.run(folder, bar)
     if not config.keep_activations:
@@ -81,7 +81,7 @@ def redraw(path: str | Path, note: Note = say) -> Comparison:
     return comparison
 
 
-def _folder(config: CompareConfig, resume: bool, command: Sequence[str]) -> RunFolder:
+def _folder(config: CompareConfig, resume: bool, command: Sequence[str], note: Note) -> RunFolder:
     path = config.output_dir
     if resume:
         folder = RunFolder.open(path)
@@ -89,6 +89,8 @@ def _folder(config: CompareConfig, resume: bool, command: Sequence[str]) -> RunF
             raise CannotLoad(f"{path}: a {folder.kind} run, not a comparison")
         return folder
     _refuse_occupied(path)
+    if (path / MARKER).is_file():
+        note(f"{path}: replacing the comparison that was there")
     folder = RunFolder.create(
         path,
         config,

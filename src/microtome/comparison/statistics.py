@@ -120,8 +120,9 @@ def _claim(analysis: str, a: str, b: str, m: Measured, variance: float, freedom:
         student.ppf(0.5 + LEVEL / 2, max(freedom, 1e-9)) * by_seeds if freedom else np.inf,
         norm.ppf(0.5 + LEVEL / 2) * by_inputs,
     )
-    slope = natural / effect if abs(effect) > 1e-12 else scale.back(np.array([m.a.mean(), m.b.mean()]))
-    half = float(half * abs(slope))
+    # So that interval and p agree; at the scale's own slope where the two effects do not.
+    slope = natural / effect if natural * effect > 0 else scale.back(np.array([m.a.mean(), m.b.mean()]))
+    half = float(half * slope)
     return Claim(
         analysis,
         m.about,
