@@ -29,16 +29,18 @@ def sharing_claims(a: Arm, b: Arm, given: Sequence[Pair], floor: Sequence[Pair])
     values = np.array([np.mean(values_of(given, label, "aligned")) for label in labels])
     own = np.array([values_of(floor, label, "aligned") for label in labels])
     room = np.maximum(1 - own.mean(1), 1e-6)
-    shared, error = (values - own.mean(1)) / room, own.std(1, ddof=1) / room
+    shared = (values - own.mean(1)) / room
+    # What each pair with an untrained network gives for the same contrast: its spread is the noise.
+    null = _against_others((own - own.mean(1, keepdims=True)) / room[:, None])
     n, claims = own.shape[1], []
-    variance, freedom = moderated(error**2, np.full(len(labels), n - 1.0))
+    middles = shared - _against_others(shared[:, None])[:, 0]
+    variance, _ = moderated(null.var(1, ddof=1), np.full(len(labels), n - 1.0))
     for i, label in enumerate(labels):
-        others = [j for j in range(len(labels)) if j != i]
-        middle = float(np.median(shared[others]))
-        around = np.pi / 2 * np.median(variance[others]) / len(others)  # of the median
-        noise = max(float(((variance[i] + around) * (1 + 1 / n)) ** 0.5), 1e-9)
-        effect = float(shared[i] - middle)
-        reach = float(stats.t.ppf(0.975, freedom[i])) * noise
+        middle = float(middles[i])
+        # Half of the pairs share one of the two networks, whose own part of the noise they do not show.
+        noise = max(float((2 * variance[i] * (1 + 1 / n)) ** 0.5), 1e-9)
+        effect = float(shared[i] - middle - null[i].mean())
+        reach = float(stats.t.ppf(0.975, n - 1)) * noise
         claims.append(
             Claim(
                 ANALYSIS,
@@ -48,7 +50,7 @@ def sharing_claims(a: Arm, b: Arm, given: Sequence[Pair], floor: Sequence[Pair])
                 effect,
                 effect - reach,
                 effect + reach,
-                float(2 * stats.t.sf(abs(effect) / noise, freedom[i])),
+                float(2 * stats.t.sf(abs(effect) / noise, n - 1)),
                 0,
                 (len(a.networks), len(b.networks)),
                 f"{shared[i]:.2f} in common here, {middle:.2f} in the other layers; an untrained network"
@@ -57,6 +59,11 @@ def sharing_claims(a: Arm, b: Arm, given: Sequence[Pair], floor: Sequence[Pair])
             )
         )
     return claims
+
+
+def _against_others(shared: Float[np.ndarray, "layers pairs"]) -> Float[np.ndarray, "layers pairs"]:
+    """Each layer's share less the median of the other layers' of the same pair."""
+    return np.array([row - np.median(np.delete(shared, i, axis=0), axis=0) for i, row in enumerate(shared)])
 
 
 def rank_claims(
