@@ -17,8 +17,6 @@ from microtome.data.image_sources.choosing import choose, encode
 from microtome.data.image_sources.idx import read_idx
 from microtome.data.image_sources.pixels import as_pixels, resize
 
-OMNIGLOT = Path("/work/shared/data/omniglot")
-
 
 def png(value, size=(8, 8), mode="RGB"):
     """The bytes of an image of one colour (8 wide and 8 high, unless said)."""
@@ -486,9 +484,8 @@ def test_omniglot_zips_counted_once(tmp_path):
         open_images(f"omniglot:{write(tmp_path / 'else', folder_files())}")
 
 
-@pytest.mark.skipif(not OMNIGLOT.is_dir(), reason="the Omniglot archives are not on this machine")
-def test_real_omniglot():
-    images = open_images(str(OMNIGLOT), size=28)
+def test_real_omniglot(real_data):
+    images = open_images(str(real_data("omniglot")), size=28)
     assert images.pixels.shape == (4840, 1, 28, 28)
     assert len(images.labels["character"].names) == 242 and len(images.labels["alphabet"].names) == 8
     assert 0.01 < float((images.pixels > 127).float().mean()) < 0.2  # thin bright strokes
