@@ -1,4 +1,4 @@
-"""Real recordings of the original tools: their numbers come out exactly, and ours make no jumps of rounding."""
+"""Real recordings of the original tools: their numbers come out exactly; rounding makes no jumps."""
 
 import gzip
 from collections.abc import Callable

@@ -4,7 +4,6 @@ import gzip
 import io
 import struct
 import zipfile
-from pathlib import Path
 
 import numpy as np
 import pytest
