@@ -42,6 +42,7 @@ def test_one_that_is_gone_does_not(monkeypatch, address):
 
 
 def test_a_missing_library_is_one_line(monkeypatch):
+    monkeypatch.delitem(sys.modules, "transformers.utils", raising=False)
     monkeypatch.setitem(sys.modules, "transformers", None)
     with pytest.raises(MicrotomeError, match=r"a model: needs transformers .*pip install 'microtome\[llm\]'"):
         need("transformers.utils", "a model")

@@ -84,7 +84,11 @@ class Config(BaseModel):
 
     def to_file(self, path: str | Path) -> None:
         """Write the configuration as YAML, atomically."""
-        write_text(path, yaml.safe_dump(self.as_dict(), sort_keys=False, allow_unicode=True))
+        values = self.as_dict()
+        text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
+        if any(sign in text for sign in "\x85\u2028\u2029"):  # YAML would read these as ends of lines
+            text = yaml.safe_dump(values, sort_keys=False)
+        write_text(path, text)
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
