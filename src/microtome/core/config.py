@@ -82,13 +82,17 @@ class Config(BaseModel):
         """Every field as plain values that YAML and JSON can hold."""
         return self.model_dump(mode="json")
 
-    def to_file(self, path: str | Path) -> None:
-        """Write the configuration as YAML, atomically."""
+    def as_yaml(self) -> str:
+        """The configuration as YAML text that reads back the same."""
         values = self.as_dict()
         text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
         if any(sign in text for sign in "\x85\u2028\u2029"):  # YAML would read these as ends of lines
             text = yaml.safe_dump(values, sort_keys=False)
-        write_text(path, text)
+        return text
+
+    def to_file(self, path: str | Path) -> None:
+        """Write the configuration as YAML, atomically."""
+        write_text(path, self.as_yaml())
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:

@@ -251,9 +251,7 @@ def _from_run(run: RunFolder) -> ImageNetwork:
     if run.kind != RUN_KIND:
         raise CannotLoad(f"{run.path}: a {run.kind} run, not a {RUN_KIND} run; give one of those")
     if not (run.path / WEIGHTS).is_file():
-        raise CannotLoad(
-            f"{run.path}: no {WEIGHTS} in it, the training has not come to its end; wait for it"
-        )
+        raise CannotLoad(f"{run.path}: no {WEIGHTS} in it, the training has not come to its end; wait for it")
     return _from_description(run.path / WEIGHTS, run.path)
 
 
