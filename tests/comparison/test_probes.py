@@ -7,9 +7,9 @@ import pytest
 import torch
 from probe_fakes import compared, images_of, rearrange
 
+from microtome.comparison.layer_axis import short_names
 from microtome.comparison.probe_config import ProbeConfig
 from microtome.comparison.probe_mlp import MLPShape, batched_mlp, mlp_inputs
-from microtome.comparison.probe_panels import short_names
 from microtome.comparison.probe_plots import draw
 from microtome.comparison.probe_targets import probe_targets
 from microtome.comparison.probe_tasks import stratified_folds

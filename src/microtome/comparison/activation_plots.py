@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from microtome.comparison.layer_axis import layer_axis
 from microtome.comparison.part import Part, Row
 from microtome.plotting.style import (
     FAINT,
@@ -20,6 +21,7 @@ from microtome.plotting.style import (
     light_grid,
     panels,
     remove_unused,
+    shortened,
     styled,
 )
 
@@ -178,7 +180,7 @@ def statistics_by_layer(part: Part) -> Figure:
             ax.fill_between(range(len(layers)), low, high, color=shade, alpha=0.25, linewidth=0, label=words)
         for index, arm in enumerate(arms):
             _curve(ax, part, statistic, arm, layers, colour(index), MARKERS[index % len(MARKERS)])
-        _layer_axis(ax, layers)
+        layer_axis(ax, layers)
         ax.set_title(titles[statistic])
         ax.set_ylim(bottom=0)
         light_grid(ax)
@@ -219,25 +221,9 @@ def _curve(
             ax.scatter(np.full(len(seeds), i), seeds, s=5, color=shade, alpha=0.6, linewidths=0)
 
 
-def _layer_axis(ax: Axes, layers: list[str]) -> None:
-    ticks = integer_ticks(len(layers), 16)
-    long = max(len(layers[i]) for i in ticks) * len(ticks) > 40
-    ax.set_xticks(
-        ticks,
-        [_short(layers[i]) for i in ticks],
-        rotation=45 if long else 0,
-        ha="right" if long else "center",
-    )
-    ax.set_xlim(-0.4, len(layers) - 0.6)
-
-
 def _height(layers: list[str]) -> float:
     """Inches of a panel: long names of layers, written aslant below, need room."""
     return 2.5 if max(len(name) for name in layers) <= 10 else 3.3
-
-
-def _short(name: str, most: int = 22) -> str:
-    return name if len(name) <= most else f"…{name[-(most - 1) :]}"
 
 
 def _draw_similarity(part: Part) -> Iterator[tuple[str, Figure]]:
@@ -267,7 +253,7 @@ def cka_heatmap(part: Part, a: str, b: str) -> Figure:
                 shade = "white" if values[i, j] > 0.55 else INK
                 ax.text(j, i, f"{values[i, j]:.2f}", ha="center", va="center", fontsize=8, color=shade)
     ticks = integer_ticks(n, 30)
-    names = [_short(layers[i]) for i in ticks]
+    names = [shortened(layers[i], 22, 0.0) for i in ticks]
     ax.set_xticks(ticks, names, rotation=60 if n > 4 else 0, ha="right" if n > 4 else "center")
     ax.set_yticks(ticks, names)
     ax.set(xlabel=f"layer of {b}", ylabel=f"layer of {a}", title="Debiased CKA (hatched: not beyond chance)")
@@ -286,7 +272,7 @@ def similarity_by_layer(part: Part, a: str, b: str) -> Figure:
     for ax, statistic in zip(axes.ravel(), names, strict=False):
         rows = {r.layer: r for r in part.rows if (r.statistic, r.arm, r.other) == (statistic, a, b)}
         _similarity_curves(ax, [rows[layer] for layer in layers], f"{a} and {b}")
-        _layer_axis(ax, layers)
+        layer_axis(ax, layers)
         ax.set_title(statistic[:1].upper() + statistic[1:])
         low, high = ax.get_ylim()
         ax.set_ylim(min(low, 0.0), max(high, 1.02))

@@ -7,6 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from microtome.comparison.feature_matching import KINDS
+from microtome.comparison.layer_axis import layer_axis
 from microtome.comparison.part import Part, Row
 from microtome.plotting.style import (
     FAINT,
@@ -16,11 +17,11 @@ from microtome.plotting.style import (
     note,
     panels,
     remove_unused,
+    shortened,
     styled,
 )
 
 FOLDER = "autoencoder_analysis"
-MOST_NAMES = 12
 ROW = 1.55  # height of a row of cards, in pictures
 # Colours of the kinds: shared, one network's only, everyone's, unstable.
 SHADES = ("#009E73", "#D55E00", "#B7BCC4", "#E6E8EB")
@@ -101,7 +102,7 @@ def by_layer(part: Part, layers: Sequence[str]) -> Figure:
     ax.set_yticks([tick / 4 for tick in range(-8, 5) if tick / 4 >= low])
     ax.legend(loc="upper left", ncols=2, fontsize=7.5)
     for ax in axes.flat:
-        _name_layers(ax, layers)
+        layer_axis(ax, layers)
         light_grid(ax)
     return figure
 
@@ -150,20 +151,6 @@ def _or_nan(value: float | None) -> float:
     return np.nan if value is None else value
 
 
-def _name_layers(ax: Axes, layers: Sequence[str]) -> None:
-    step = -(-len(layers) // MOST_NAMES)
-    places = list(range(0, len(layers), step))
-    turn = 0 if len(layers) * max(len(name) for name in layers) < 44 else 35
-    ax.set_xticks(
-        places, [_short(layers[i]) for i in places], rotation=turn, ha="right" if turn else "center"
-    )
-    ax.set_xlim(-0.6, len(layers) - 0.4)
-
-
-def _short(name: str) -> str:
-    return name if len(name) <= 18 else f"{name[:11]}…{name[-6:]}"
-
-
 @styled
 def kinds(part: Part, layers: Sequence[str]) -> Figure:
     """Shares of every kind of feature of each of the first two arms, layer by layer."""
@@ -191,7 +178,7 @@ def kinds(part: Part, layers: Sequence[str]) -> Figure:
         ax.set(
             xlim=(0, 1), xlabel=f"share of the features of {arm} that act", title=f"{arm}, seen from {other}"
         )
-        ax.set_yticks(range(len(layers)), [_short(name) for name in layers])
+        ax.set_yticks(range(len(layers)), [shortened(name) for name in layers])
         ax.invert_yaxis() if ax is axes[0, 0] else None
     handles, labels = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=4)
@@ -221,7 +208,7 @@ def decoder_norms(part: Part, layers: Sequence[str]) -> Figure:
                 linewidth=1.3,
                 label=words if i == 0 else None,
             )
-        ax.set_title(_short(layer))
+        ax.set_title(shortened(layer))
         ax.set_xlim(0, 1)
         ax.tick_params(labelbottom=True)
         light_grid(ax)
@@ -297,7 +284,7 @@ def encoder_weights(part: Part, layer: str, arm: str) -> Figure:
     top = float(part.arrays[f"encoder_range/{layer}/{arm}"])
     edges = np.linspace(-top, top, len(counts) + 1)
     ax.stairs(counts / (counts.sum() * (edges[1] - edges[0])), edges, fill=True, color=colour(0), alpha=0.8)
-    ax.set(xlabel="encoder weight", ylabel="density", title=f"{arm} {_short(layer)}: dictionary's encoder")
+    ax.set(xlabel="encoder weight", ylabel="density", title=f"{arm} {shortened(layer)}: dictionary's encoder")
     return figure
 
 
@@ -317,7 +304,7 @@ def activity(part: Part, layer: str, arm: str) -> Figure:
         note(ax, "no feature ever acts")
     ax.axvspan(len(alive) + 0.5, len(density) + 0.5, color="#E6E8EB", lw=0)
     ax.set_xlim(0.5, len(density) + 0.5)
-    title = f"{arm} {_short(layer)}: {dead} of {len(density)} features dead"
+    title = f"{arm} {shortened(layer)}: {dead} of {len(density)} features dead"
     ax.set(xlabel="feature (grey: never acts)", ylabel="share of inputs it acts on", title=title)
     return figure
 
@@ -335,7 +322,7 @@ def losses(part: Part, layer: str, arm: str) -> Figure:
     ax.set_yscale("log")
     ax.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
     ax.yaxis.set_minor_formatter(lambda *_: "")
-    ax.set(xlabel="step", ylabel="variance unexplained", title=f"{arm} {_short(layer)}: dictionary")
+    ax.set(xlabel="step", ylabel="variance unexplained", title=f"{arm} {shortened(layer)}: dictionary")
     ax.set_ylim(top=max(float(fvu.max()), held, np.nan_to_num(pca)) * 6)  # room for the legend
     ax.legend(loc="upper right")
     return figure

@@ -6,13 +6,12 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from microtome.comparison.layer_axis import layer_axis, short_names
 from microtome.comparison.probe_arrays import key
 from microtome.comparison.probe_panels import (
     Drawn,
     band,
     curve,
-    layer_axis,
-    short_names,
     task_panels,
     untrained_curve,
 )

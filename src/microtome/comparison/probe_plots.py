@@ -6,6 +6,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from microtome.comparison.layer_axis import layer_axis, short_names
 from microtome.comparison.part import Part, Row
 from microtome.comparison.probe_arrays import SHRINKAGES, key
 from microtome.comparison.probe_pair_plots import draw_pair
@@ -13,12 +14,20 @@ from microtome.comparison.probe_panels import (
     Drawn,
     band,
     curve,
-    layer_axis,
-    short_names,
     task_panels,
     untrained_curve,
 )
-from microtome.plotting.style import FAINT, colour, heatmap, integer_ticks, light_grid, note, panels, styled
+from microtome.plotting.style import (
+    FAINT,
+    colour,
+    heatmap,
+    integer_ticks,
+    light_grid,
+    note,
+    panels,
+    shortened,
+    styled,
+)
 
 FOLDER = "probe_analysis"
 MOST_LAYER_PICTURES = 48  # of one arm; above, layers are taken evenly
@@ -68,7 +77,7 @@ def summary_figure(drawn: Drawn, arm: str) -> Figure:
             values,
             title=f"{kind} probes",
             limit=1.0,
-            x_ticks=[_short(task) for task in drawn.tasks],
+            x_ticks=[shortened(task) for task in drawn.tasks],
             y_ticks=short_names(drawn.layers, 18),
             scale_label="held-out accuracy" if kind == kinds[-1] else None,
             most_ticks=30,
@@ -91,10 +100,6 @@ def _numbers(ax: Axes, values: np.ndarray) -> None:
             fontsize=8,
             color="white" if value > 0.6 else "black",
         )
-
-
-def _short(name: str) -> str:
-    return name if len(name) <= 18 else f"{name[:8]}…{name[-8:]}"
 
 
 @styled

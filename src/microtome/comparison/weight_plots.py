@@ -6,6 +6,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from microtome.comparison.layer_axis import layer_axis
 from microtome.comparison.part import Part, Row
 from microtome.plotting.style import (
     FAINT,
@@ -15,12 +16,12 @@ from microtome.plotting.style import (
     note,
     panels,
     remove_unused,
+    shortened,
     styled,
 )
 
 FOLDER = "weight_analysis"
 MOST_POINTS = 2000
-MOST_NAMES = 16
 
 
 def draw(part: Part) -> Iterator[tuple[str, Figure]]:
@@ -94,7 +95,7 @@ def by_layer(part: Part) -> Figure:
         _arm_lines(axes[1, 1], part, layers, arms, "hoyer sparsity", relative=False)
         axes[1, 1].set(ylabel="Hoyer sparsity", title="Sparsity (0 even, 1 a single weight)")
     for ax in axes.flat:
-        _name_layers(ax, layers)
+        layer_axis(ax, layers)
         light_grid(ax)
     return figure
 
@@ -163,20 +164,6 @@ def _arm_lines(
     ax.legend(loc="upper left", ncols=3)
 
 
-def _name_layers(ax: Axes, layers: Sequence[str]) -> None:
-    step = -(-len(layers) // MOST_NAMES)
-    places = list(range(0, len(layers), step))
-    turn = 0 if len(layers) * max(len(name) for name in layers) < 44 else 35
-    ax.set_xticks(
-        places, [_short(layers[i]) for i in places], rotation=turn, ha="right" if turn else "center"
-    )
-    ax.set_xlim(-0.6, len(layers) - 0.4)
-
-
-def _short(name: str) -> str:
-    return name if len(name) <= 18 else f"{name[:11]}…{name[-6:]}"
-
-
 @styled
 def spectra(part: Part) -> Figure:
     """Singular values of every layer, in units of their root mean square, against untrained weights."""
@@ -198,7 +185,7 @@ def spectra(part: Part) -> Figure:
                 marker="o" if len(values) < 12 else None,
                 markersize=3,
             )
-        ax.set_title(_short(layer))
+        ax.set_title(shortened(layer))
         ax.set_ylim(bottom=0)
         light_grid(ax)
     remove_unused(axes, len(layers))
@@ -250,7 +237,7 @@ def components(part: Part, layer: str) -> Figure:
         ax, scores, ratio = axes[0, i], arrays[f"pca/{layer}/{arm}"], arrays[f"pca_ratio/{layer}/{arm}"]
         _scatter(ax, scores, colour(i))
         _component_labels(ax, ratio)
-        ax.set_title(f"{arm}: {_short(layer)}, own axes")
+        ax.set_title(f"{arm}: {shortened(layer)}, own axes")
     if joint is not None:
         ax, n = axes[0, -1], len(arrays[f"pca/{layer}/{arms[0]}"])
         for i, points in enumerate((joint[: min(n, len(joint))], joint[min(n, len(joint)) :])):

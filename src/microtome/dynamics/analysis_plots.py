@@ -14,6 +14,7 @@ from microtome.plotting.style import (
     line_colours,
     note,
     panels,
+    shortened,
     styled,
 )
 
@@ -199,7 +200,7 @@ def period_overview(table: "DataFrame") -> "Figure":
 
 def short(layer: str) -> str:
     """A layer's name, its beginning left out when it is long."""
-    return layer if len(layer) <= 24 else "…" + layer[-23:]
+    return shortened(layer, 24, 0.0)
 
 
 def save(figure: "Figure", path: Path, dpi: int = 120) -> Path:

@@ -17,6 +17,7 @@ from microtome.plotting.style import (
     note,
     panels,
     remove_unused,
+    shortened,
     styled,
 )
 
@@ -72,7 +73,7 @@ def layer_changes_figure(
         _dumbbells(axes.ravel()[index], kept, changes, names, name)
     remove_unused(axes, len(shown))
     first = axes.ravel()[0]
-    first.set_yticks(range(len(kept)), [_short(layer) for layer in kept])
+    first.set_yticks(range(len(kept)), [shortened(layer, 32, 0.0) for layer in kept])
     first.set_ylim(len(kept) - 0.5, -0.5)
     handles, labels = first.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower left", ncols=2)
@@ -119,7 +120,7 @@ def similarity_figure(representations: Mapping[str, Mapping[str, float]], title:
         values = np.array([representations[layer].get(key, np.nan) for layer in kept], dtype=float)
         values = 1 - values if key == "procrustes" else values
         ax.plot(values, places + 0.16 * (index - 1), mark, color=colour(index), markersize=5, label=words)
-    ax.set_yticks(places, [_short(layer) for layer in kept])
+    ax.set_yticks(places, [shortened(layer, 32, 0.0) for layer in kept])
     ax.set(xlabel="Similarity of before and after (1: the same)", title=title)
     ax.set_ylim(len(kept) - 0.5, -0.5)
     ax.set_xlim(min(-0.03, ax.get_xlim()[0]), 1.03)
@@ -149,7 +150,3 @@ def trace_figure(
 
 def _spread(n: int) -> list[int]:
     return np.linspace(0, n - 1, MOST_LAYERS).round().astype(int).tolist()
-
-
-def _short(name: str) -> str:
-    return name if len(name) <= 32 else f"…{name[-31:]}"

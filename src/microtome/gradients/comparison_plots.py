@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from microtome.plotting.style import FAINT, INK, colour, light_grid, panels, styled
+from microtome.plotting.style import FAINT, INK, colour, light_grid, panels, shortened, styled
 
 if TYPE_CHECKING:
     from microtome.gradients.comparison import Comparison, LayerComparison
@@ -17,7 +17,7 @@ NAMED = 6
 @styled
 def comparison_figure(comparison: "Comparison") -> Figure:
     """Correlations of every layer, and both scores in the layer where they agree least."""
-    names = "    ".join(f"{x}: {_short(n)}" for x, n in zip("AB", comparison.names, strict=True))
+    names = "    ".join(f"{x}: {shortened(n, 36)}" for x, n in zip("AB", comparison.names, strict=True))
     figure, axes = panels(1, 2, width=4.6, height=3.6, title=names)
     _by_layer(axes[0, 0], comparison)
     layers = comparison.layers
@@ -76,7 +76,3 @@ def _scores(ax: Axes, one: "LayerComparison", layer: int) -> None:
         ylabel="B (in mean absolute scores)",
         title=f"Layer {layer}, where they agree least",
     )
-
-
-def _short(name: str) -> str:
-    return name if len(name) <= 36 else f"{name[:18]}…{name[-17:]}"

@@ -134,6 +134,14 @@ def symmetric_limit(*arrays: np.ndarray) -> float:
     return largest if largest > 0 and np.isfinite(largest) else 1.0
 
 
+def shortened(name: str, most: int = 18, beginning: float = 0.5) -> str:
+    """``name`` in at most ``most`` signs, its middle left out; ``beginning`` is the start's share of them."""
+    if len(name) <= most:
+        return name
+    first = round((most - 1) * beginning)
+    return f"{name[:first]}…{name[len(name) - (most - 1 - first) :]}"
+
+
 def integer_ticks(n: int, most: int = 12) -> list[int]:
     """Ticks for indices 0..n-1: all of them when few, otherwise evenly spaced round numbers."""
     if n <= most:
