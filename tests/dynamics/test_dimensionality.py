@@ -48,7 +48,12 @@ def test_equal_to_singular_values_however_badly_conditioned(shape, decades, dtyp
     x = matrix(*shape, decades, dtype)
     found = measure_all({"layer": x})["layer"]
     for name, value in by_singular_values(x).items():
-        assert found[name] == pytest.approx(float(value), rel=1e-10), name
+        if name == "effective_rank_90":  # a count: equal values may reach 90 % to the last bit, or just not
+            energy = torch.linalg.svdvals(x.double()).square()
+            shares = torch.cumsum(energy, 0) / energy.sum()
+            assert (shares < 0.9 - 1e-9).sum() + 1 <= found[name] <= (shares < 0.9 + 1e-9).sum() + 1
+        else:
+            assert found[name] == pytest.approx(float(value), rel=1e-10), name
 
 
 def test_numbers_worked_by_hand():
