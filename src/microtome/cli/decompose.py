@@ -1,5 +1,6 @@
-"""``microtome decompose``: take a target's weights apart, or carry a stopped run on."""
+"""``microtome decompose``: take a target's weights apart, carry a stopped run on, or ask what one found."""
 
+import importlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,8 +21,17 @@ USAGE = "decompose CONFIG.yaml|RECIPE|--resume RUN"
 ABOUT = (
     "Decomposes a trained target by SPD (stochastic) or APD (attribution-based parameter decomposition). The"
     " configuration's fields tell the method; --method says it where they do not. These are the flags of {}."
-    " `--method {} --help` lists those of the other method. Recipes: {}."
+    " `--method {} --help` lists those of the other method. Recipes: {}. What a finished run found:"
+    " `microtome decompose evaluate|examples|attributions|cluster RUN`."
 )
+
+# What can be asked of a finished run: first word -> module whose main(arguments) answers.
+TASKS: dict[str, str] = {
+    "evaluate": "microtome.cli.decompose_evaluate",
+    "examples": "microtome.cli.decompose_examples",
+    "attributions": "microtome.cli.decompose_attributions",
+    "cluster": "microtome.cli.decompose_cluster",
+}
 
 
 class Options(Config):
@@ -38,7 +48,9 @@ class Options(Config):
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Decompose as the words say."""
+    """Decompose as the words say, or answer what the first word asks of a run."""
+    if arguments and arguments[0] in TASKS:
+        return int(importlib.import_module(TASKS[arguments[0]]).main(list(arguments[1:])) or 0)
     words = [word for word in arguments if word not in ("-h", "--help")]
     parsed = read_words(words)
     if parsed.options.resume is not None:
