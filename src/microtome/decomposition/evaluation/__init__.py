@@ -1,0 +1,1 @@
+"""What a decomposition is worth: measurements over batches, and a verdict of named checks."""
