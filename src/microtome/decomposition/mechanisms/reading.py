@@ -1,0 +1,116 @@
+"""What the components of one network say of a batch of inputs: activations and causal importances."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from microtome.core.errors import CannotLoad, MicrotomeError, bad_value
+from microtome.core.seeds import generator
+from microtome.data.loading import DataSource, data_from_spec
+from microtome.decomposition.mechanisms.config import ReadingConfig
+from microtome.decomposition.result import Decomposition
+
+
+def one_instance(d: Decomposition, instance: int) -> Decomposition:
+    """The decomposition of one network: K = 1. Raises ``MicrotomeError`` for one that is not there."""
+    if instance >= d.n_instances:
+        raise bad_value("instance", instance, f"the run holds {d.n_instances}", f"use 0 to {d.n_instances - 1}")
+    if d.method != "spd":
+        raise MicrotomeError(
+            f"{d.method.upper()} components have no causal importances to read; decompose with method: spd"
+        )
+    if d.n_instances == 1:
+        return d
+    return Decomposition(
+        d.config,
+        d.target.select([instance]),
+        {name: tensor[instance : instance + 1] for name, tensor in d.parameters.items()},
+        d.data,
+        d.run,
+        sites=list(d.sites),
+        sigmoid_type=d.sigmoid_type,
+        name=d.name,
+        source=d.source,
+        notes=d.notes,
+    )
+
+
+def chosen(d: Decomposition, patterns: Sequence[str]) -> list[str]:
+    """The decomposition's sites that match, in order. Raises ``MicrotomeError`` listing those there are."""
+    for pattern in patterns:
+        if not any(fnmatchcase(site, pattern) for site in d.sites):
+            raise bad_value("sites", pattern, "matches no site", f"there are: {', '.join(d.sites)}")
+    return [site for site in d.sites if any(fnmatchcase(site, pattern) for pattern in patterns)]
+
+
+def source_of(d: Decomposition, data: DataSource | None = None) -> DataSource:
+    """The inputs to look at: those given, or those of the run. Raises ``MicrotomeError``."""
+    if data is not None:
+        return data
+    if d.data is None:
+        raise CannotLoad(f"{d.name}: the run's inputs are not known; pass data=... in Python")
+    return data_from_spec(d.data, device_of(d))
+
+
+def device_of(d: Decomposition) -> torch.device:
+    """Where the components are."""
+    return next(iter(d.parameters.values())).device
+
+
+def batches(source: DataSource, config: ReadingConfig, device: torch.device) -> Iterator[Tensor]:
+    """``n_batches`` batches ``[1, B, ...]`` of inputs, the same ones for the same seed."""
+    draws = generator(config.seed, device, "mechanisms")
+    for _ in range(config.n_batches):
+        yield source.batch(config.batch_size, draws, n_instances=1).to(device)
+
+
+def is_text(x: Tensor) -> bool:
+    """Whether a batch ``[1, B, T]`` holds token ids."""
+    return not x.is_floating_point() and x.ndim == 3
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A batch as its components see it, P = B x T positions (T = 1 for what is no text)."""
+
+    x: Tensor
+    """``[1, B, ...]``"""
+    importance: dict[str, Float[Tensor, "B T C"]]
+    """Causal importances in [0, 1]."""
+    activation: dict[str, Float[Tensor, "B T C"]]
+    """Inner activations."""
+
+    @property
+    def tokens(self) -> Int[Tensor, "B T"]:
+        """The token ids."""
+        assert is_text(self.x)
+        return self.x[0]
+
+    def rows(self, site: str) -> Float[Tensor, "P C"]:
+        """Causal importances, a row a position."""
+        return self.importance[site].flatten(0, 1)
+
+
+@torch.no_grad()
+def read(d: Decomposition, x: Tensor, sites: Sequence[str]) -> Reading:
+    """Causal importances and inner activations of a batch, at the sites named.
+
+    Positions of a network that reads no text (patches of an image) count as one: the largest importance there.
+    """
+    found = d.causal_importances(x)
+    assert found is not None
+    n, text = x.shape[1], is_text(x)
+    importance, activation = {}, {}
+    for site in sites:
+        lower = found[site].lower[0].clamp(0.0, 1.0)
+        inner = found[site].inner[0]
+        lower, inner = (t.reshape(n, -1, t.shape[-1]) for t in (lower, inner))
+        if not text and lower.shape[1] > 1:
+            where = lower.argmax(1, keepdim=True)
+            lower, inner = lower.gather(1, where), inner.gather(1, where)
+        importance[site], activation[site] = lower, inner
+    return Reading(x, importance, activation)
