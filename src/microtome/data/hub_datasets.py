@@ -19,15 +19,42 @@ KNOWN = {
 
 def hub_texts(name: str, text_field: str | None, split: str) -> Iterator[str]:
     """The texts of a dataset on the Hugging Face hub, in its order. Raises ``MicrotomeError``."""
+    return _rows(open_hub(name, split), text_field, name)
+
+
+def open_hub(name: str, split: str, streaming: bool = False) -> Any:
+    """A dataset on the Hugging Face hub; ``streaming`` reads it as it goes. Raises ``MicrotomeError``."""
     datasets = need("datasets", name)
     repository, _, configuration = name.partition(":")
     known, default = KNOWN.get(repository, (repository, None))
     try:
         with _cache_only(datasets, not hub_answers()):
-            found = datasets.load_dataset(known, configuration or default, split=split)
+            return datasets.load_dataset(known, configuration or default, split=split, streaming=streaming)
     except Exception as error:
         raise _hub_error(name, split, error) from error
-    return _rows(found, text_field, name)
+
+
+def column_from(found: Any, skip: int, field: str | None, name: str, tokens: bool = False) -> Iterator[Any]:
+    """One column of a dataset or of a stream, from row ``skip`` on: texts, or with ``tokens`` lists of ids.
+
+    Raises ``MicrotomeError`` when there is no such column.
+    """
+    features = getattr(found, "features", None)
+    if features is not None:
+        columns: Mapping[str, Any] = columns_of(features.arrow_schema)
+    else:  # a stream may not know its columns before its first row
+        columns = next(iter(found), {})
+    if not columns:
+        return iter(())
+    if tokens:
+        field = field if field in columns else "input_ids"
+        if field not in columns:
+            raise bad_value("column_name", field, f"no such column in {name}", f"it has {', '.join(columns)}")
+    else:
+        field = text_column(columns, field, name)
+    found = found.select_columns([field])
+    found = found.skip(skip) if skip else found
+    return (row[field] if tokens else str(row[field] or "") for row in found)
 
 
 def is_saved_dataset(path: Path) -> bool:
@@ -40,16 +67,22 @@ def saved_dataset_texts(path: Path, text_field: str | None, split: str) -> tuple
 
     Without them ``split`` is not looked at. Raises ``MicrotomeError``.
     """
+    found, has_splits = open_saved(path, split)
+    return _rows(found, text_field, str(path)), has_splits
+
+
+def open_saved(path: Path, split: str) -> tuple[Any, bool]:
+    """What ``datasets.save_to_disk`` wrote, and whether it had splits. Raises ``MicrotomeError``."""
     datasets = need("datasets", str(path))
     try:
         found = datasets.load_from_disk(str(path))
     except Exception as error:
         raise CannotLoad(f"{path}: not a saved dataset ({' '.join(str(error).split())[:200]})") from None
     if not isinstance(found, Mapping):
-        return _rows(found, text_field, str(path)), False
+        return found, False
     if split not in found:
         raise bad_value("split", split, f"not in {path}", f"choose {', '.join(found)}")
-    return _rows(found[split], text_field, str(path)), True
+    return found[split], True
 
 
 def text_column(row: Mapping[str, Any], text_field: str | None, source: str) -> str:

@@ -9,6 +9,7 @@ from torch import Tensor
 from microtome.core.errors import CannotLoad
 from microtome.data.images import ArrayData, digits
 from microtome.data.sparse_features import SparseFeatures
+from microtome.data.token_windows import windows_from_spec
 
 DataSpec = dict[str, Any]
 
@@ -28,8 +29,10 @@ class DataSource(Protocol):
         ...
 
 
-def data_from_spec(spec: Mapping[str, Any], device: str | torch.device = "cpu") -> DataSource:
-    """The data source that ``spec()`` described.
+def data_from_spec(
+    spec: Mapping[str, Any], device: str | torch.device = "cpu", tokenizer: Any = None
+) -> DataSource:
+    """The data source that ``spec()`` described; text needs the ``tokenizer`` of the language model.
 
     Raises CannotLoad for arrays that were given in memory and for unknown kinds.
     """
@@ -44,9 +47,31 @@ def data_from_spec(spec: Mapping[str, Any], device: str | torch.device = "cpu") 
         if torch.device(device).type == "cpu":
             return half
         return ArrayData(half.x.to(device), None if half.y is None else half.y.to(device), half.source)
+    if kind == "token_windows":
+        return _windows(spec, device, tokenizer)
     if kind == "arrays":
         raise CannotLoad(
             f"data of shape {spec.get('shape')} were given in memory and are not saved with the run; "
             "pass them again with data=..."
         )
     raise CannotLoad(f"data kind {kind!r} is unknown; pass the data yourself with data=...")
+
+
+def held_out_from_spec(
+    spec: Mapping[str, Any], device: str | torch.device = "cpu", tokenizer: Any = None
+) -> DataSource:
+    """What to measure on: the text that was held out, and fresh draws of a source that makes its inputs.
+
+    Raises CannotLoad as ``data_from_spec`` does.
+    """
+    if spec.get("kind") == "token_windows":
+        return _windows(spec, device, tokenizer, held_out=True)
+    return data_from_spec(spec, device)
+
+
+def _windows(
+    spec: Mapping[str, Any], device: str | torch.device, tokenizer: Any, held_out: bool = False
+) -> DataSource:
+    if tokenizer is None:
+        raise CannotLoad("data kind 'token_windows' needs a tokenizer; pass that of the language model")
+    return windows_from_spec(spec, tokenizer, device=device, held_out=held_out)

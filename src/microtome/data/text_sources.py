@@ -4,16 +4,20 @@ import csv
 import importlib
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
 from microtome.core.errors import CannotLoad, MicrotomeError, bad_value
 from microtome.core.hub import need
 from microtome.data.hub_datasets import (
+    column_from,
     columns_of,
     hub_texts,
     is_saved_dataset,
+    open_hub,
+    open_saved,
     saved_dataset_texts,
     text_column,
 )
@@ -42,6 +46,36 @@ def documents(source: str = "builtin", *, text_field: str | None = None, split: 
     ``read_texts`` for ``split``). Raises ``MicrotomeError``.
     """
     return [text for text, _ in _documents(source, text_field, split)]
+
+
+def open_documents(
+    source: str, text_field: str | None, split: str, streaming: bool = False, is_tokenized: bool = False
+) -> Callable[[int], Iterator[Any]]:
+    """A function that reads the documents of a source from number n on, as often as it is called.
+
+    Texts that are not blank, or lists of token ids where ``is_tokenized`` (datasets only). ``streaming`` asks
+    the Hugging Face hub for what is needed as it is needed; local sources are always read as it goes. Raises
+    ``MicrotomeError``, some of it only when the reading gets there.
+    """
+    path = Path(source).expanduser()
+    at_hand = source == "builtin" or (bool(source.strip()) and path.exists())
+    if at_hand and path.is_dir() and is_saved_dataset(path):
+        found, has_splits = open_saved(path, split)
+
+        def saved(n: int) -> Iterator[Any]:
+            if has_splits:
+                return column_from(found, n, text_field, source, is_tokenized)
+            return islice(_held_out(column_from(found, 0, text_field, source, is_tokenized), split), n, None)
+
+        return saved
+    if is_tokenized and at_hand:
+        raise bad_value("is_tokenized", True, f"{source} holds text", "give a dataset, or leave it out")
+    if at_hand or not (streaming or is_tokenized) or _is_missing_file(source):
+        return lambda n: islice(
+            (text for text, _ in _documents(source, text_field, split) if text.strip()), n, None
+        )
+    stream = open_hub(source, split, streaming)
+    return lambda n: column_from(stream, n, text_field, source, is_tokenized)
 
 
 def builtin_topics() -> dict[str, str]:
@@ -80,7 +114,7 @@ def _documents(source: str, text_field: str | None, split: str) -> Iterator[Docu
         return _held_out(((text, paragraphs(text)) for text in builtin_topics().values()), split)
     path = Path(source).expanduser()
     if not source.strip() or not path.exists():
-        if path.suffix in SUFFIXES or source.startswith((".", "/", "~")) or not source.strip():
+        if _is_missing_file(source):
             raise CannotLoad(
                 f"{source or 'dataset'}: no such file or folder; give builtin, a {', '.join(SUFFIXES)} file,"
                 " a folder, or a dataset name on the Hugging Face hub"
@@ -91,6 +125,11 @@ def _documents(source: str, text_field: str | None, split: str) -> Iterator[Docu
         return _whole(texts) if has_splits else _held_out(_whole(texts), split)
     files = _files_in(path) if path.is_dir() else [path]
     return _held_out((found for file in files for found in _file(file, text_field)), split)
+
+
+def _is_missing_file(source: str) -> bool:
+    """Whether what is not there was meant as a file, and not as a name on the hub."""
+    return Path(source).suffix in SUFFIXES or source.startswith((".", "/", "~")) or not source.strip()
 
 
 def _whole(texts: Iterable[str]) -> Iterator[Document]:
