@@ -14,6 +14,7 @@ from microtome.dynamics import before_after_plots, pattern_plots
 from microtome.dynamics.before_after import AnalysisResult
 from microtome.dynamics.comparison_report import markdown
 from microtome.dynamics.run import DynamicsRun
+from microtome.dynamics.spatial_patterns import most_turned
 
 if TYPE_CHECKING:
     from torch import nn
@@ -125,7 +126,7 @@ def filter_figures(
         pair = [np.asarray(state[name].float().cpu()) for state in (before, after)]
         short = name.removesuffix(".weight")
         figures[f"{short}_filter_viz"] = pattern_plots.filters_before_after_figure(
-            pair[0], pair[1], MOST_FILTERS, names, f"{short}: the filters that turned most"
+            most_turned(pair[0], pair[1], MOST_FILTERS), names, f"{short}: the filters that turned most"
         )
     return figures
 

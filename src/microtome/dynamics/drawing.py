@@ -12,6 +12,7 @@ from microtome.core.atomic import atomic_path
 from microtome.core.errors import MicrotomeError, bad_value
 from microtome.dynamics import pattern_plots as plots
 from microtome.dynamics.before_after_plots import entropy_figure
+from microtome.dynamics.spatial_patterns import spatial_pattern
 from microtome.dynamics.tools import register
 from microtome.measures.plain_arrays import as_numpy
 
@@ -66,7 +67,8 @@ class VisualizationTools:
             values = values[:, None]
         if values.ndim < 3 or not len(values):
             raise bad_value("filters", list(values.shape), "no filters", "give [out, in, height, width]")
-        return _out(plots.filter_figure(values, num_filters, title), save_path)
+        shown = [spatial_pattern(one) for one in values[: max(1, num_filters)]]
+        return _out(plots.filter_figure(shown, title, values.shape[1]), save_path)
 
     @staticmethod
     def plot_activation_heatmap(

@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float
 from matplotlib.figure import Figure
 
+from microtome.dynamics.spatial_patterns import TurnedFilters
 from microtome.plotting.style import (
     INK,
     grid_shape,
@@ -74,61 +75,52 @@ def attention_heads_figure(
                 y_label="" if head else "Query",
                 most_ticks=5,
             )
-    bar = figure.colorbar(image, ax=axes, fraction=0.03, pad=0.02)
-    bar.set_label("Attention", fontsize=8)
-    bar.outline.set_visible(False)  # pyright: ignore[reportCallIssue]
+    _bar(figure, image, axes, "Attention")
     return figure
 
 
 @styled
 def filter_figure(
-    filters: Float[np.ndarray, "out inputs *kernel"],
-    num_filters: int = 16,
-    title: str = "Filters",
+    patterns: Sequence[Float[np.ndarray, "rows columns"]], title: str = "Filters", input_channels: int = 1
 ) -> Figure:
-    """The first filters, on one diverging scale. Of several input channels the strongest spatial pattern."""
-    shown = [spatial_pattern(one) for one in filters[: max(1, num_filters)]]
-    rows, columns = grid_shape(len(shown), 8)
+    """Filters as pictures, on one diverging scale."""
+    rows, columns = grid_shape(len(patterns), 8)
     figure, axes = panels(
-        rows, columns, width=max(1.15, 3.6 / columns), height=1.2, title=_filter_title(filters, title)
+        rows,
+        columns,
+        width=max(1.15, 3.6 / columns),
+        height=1.2,
+        title=_filter_title(input_channels, title),
     )
-    limit = symmetric_limit(*shown)
+    limit = symmetric_limit(*patterns)
     image: Any = None
-    for index, one in enumerate(shown):
+    for index, one in enumerate(patterns):
         ax = axes.ravel()[index]
         image = heatmap(ax, one, title=str(index), signed=True, limit=limit, equal=True)
         ax.set(xticks=[], yticks=[])
-    remove_unused(axes, len(shown))
-    _weight_bar(figure, image, axes.ravel()[: len(shown)])
+    remove_unused(axes, len(patterns))
+    _bar(figure, image, axes.ravel()[: len(patterns)], "Weight")
     return figure
 
 
 @styled
 def filters_before_after_figure(
-    before: Float[np.ndarray, "out inputs *kernel"],
-    after: Float[np.ndarray, "out inputs *kernel"],
-    num_filters: int = 8,
-    names: tuple[str, str] = ("Before", "After"),
-    title: str = "Filters",
+    turned: TurnedFilters, names: tuple[str, str] = ("Before", "After"), title: str = "Filters"
 ) -> Figure:
-    """The filters that turned most, before above after, on one scale, with the cosine between the two."""
-    from microtome.measures.weight_change import unit_cosines
-
-    cosines = unit_cosines(before, after)
-    chosen = np.argsort(cosines, kind="stable")[: max(1, num_filters)]
+    """Filters before above after, on one scale, with the cosine between the two."""
+    n = len(turned.index)
     figure, axes = panels(
-        2, len(chosen), width=max(1.25, 3.6 / len(chosen)), height=1.3, title=_filter_title(before, title)
+        2, n, width=max(1.25, 3.6 / n), height=1.3, title=_filter_title(turned.input_channels, title)
     )
-    pairs = [_aligned(spatial_pattern(before[i]), spatial_pattern(after[i])) for i in chosen]
-    limit = symmetric_limit(*(one for pair in pairs for one in pair))
+    limit = symmetric_limit(*(one for pair in turned.pairs for one in pair))
     image: Any = None
-    for column, (index, pair) in enumerate(zip(chosen, pairs, strict=True)):
+    for column, pair in enumerate(turned.pairs):
+        told = (f"filter {turned.index[column]}", f"cosine {turned.cosine[column]:.2f}")
         for row, one in enumerate(pair):
             ax = axes[row, column]
-            words = f"filter {index}" if row == 0 else f"cosine {cosines[index]:.2f}"
-            image = heatmap(ax, one, title=words, signed=True, limit=limit, equal=True)
+            image = heatmap(ax, one, title=told[row], signed=True, limit=limit, equal=True)
             ax.set(xticks=[], yticks=[], ylabel=_side_label(names[row]) if column == 0 else "")
-    _weight_bar(figure, image, axes)
+    _bar(figure, image, axes, "Weight")
     return figure
 
 
@@ -137,38 +129,15 @@ def _side_label(name: str) -> str:
     return textwrap.fill(name.replace("_", " "), SIDE_LABEL)
 
 
-def spatial_pattern(one: Float[np.ndarray, "inputs *kernel"]) -> Float[np.ndarray, "rows columns"]:
-    """A filter as one picture: itself for one input channel, else its strongest spatial pattern.
-
-    That is the first right singular vector of ``[inputs, kernel]`` times its singular value, with the sign of
-    most of its weight. One- and three-dimensional kernels are laid out in rows.
-    """
-    kernel = one.shape[1:]
-    flat = one.reshape(len(one), -1).astype(np.float64)
-    if len(flat) > 1:
-        left, sizes, right = np.linalg.svd(flat, full_matrices=False)
-        flat = right[:1] * sizes[0] * (np.sign(left[:, 0].sum()) or 1.0)
-    if len(kernel) == 2:
-        return flat.reshape(kernel)
-    if len(kernel) > 2:
-        return flat.reshape(kernel[0], -1)
-    return flat.reshape(1, -1)
-
-
-def _aligned(before: np.ndarray, after: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """A singular vector's sign is arbitrary: turn the second to agree with the first."""
-    return (before, after if (before * after).sum() >= 0 else -after)
-
-
-def _filter_title(filters: np.ndarray, title: str) -> str:
-    if filters.shape[1] == 1:
+def _filter_title(input_channels: int, title: str) -> str:
+    if input_channels == 1:
         return title
-    return f"{title}\n(strongest spatial pattern of {filters.shape[1]} input channels)"
+    return f"{title}\n(strongest spatial pattern of {input_channels} input channels)"
 
 
-def _weight_bar(figure: Figure, image: Any, axes: Any) -> None:
+def _bar(figure: Figure, image: Any, axes: Any, label: str) -> None:
     bar = figure.colorbar(image, ax=axes, fraction=0.04, pad=0.02)
-    bar.set_label("Weight", fontsize=8)
+    bar.set_label(label, fontsize=8)
     bar.ax.tick_params(labelsize=7)
     bar.outline.set_visible(False)  # pyright: ignore[reportCallIssue]
 
