@@ -29,7 +29,8 @@ def open_hub(name: str, split: str, streaming: bool = False) -> Any:
     known, default = KNOWN.get(repository, (repository, None))
     try:
         with _cache_only(datasets, not hub_answers()):
-            return datasets.load_dataset(known, configuration or default, split=split, streaming=streaming)
+            how = {"streaming": True} if streaming else {}
+            return datasets.load_dataset(known, configuration or default, split=split, **how)
     except Exception as error:
         raise _hub_error(name, split, error) from error
 
@@ -86,7 +87,7 @@ def open_saved(path: Path, split: str) -> tuple[Any, bool]:
 
 
 def text_column(row: Mapping[str, Any], text_field: str | None, source: str) -> str:
-    """The column with the text: the named one, ``text``, or the only one that holds text.
+    """The column with the text: the named one, ``text``, ``story``, or the only one that holds text.
 
     Raises ``MicrotomeError`` when that is none or several.
     """
@@ -96,8 +97,9 @@ def text_column(row: Mapping[str, Any], text_field: str | None, source: str) -> 
         near = nearest(text_field, list(row))
         mend = f"did you mean {near}?" if near else f"it has {', '.join(row)}"
         raise bad_value("text_field", text_field, f"no such column in {source}", mend)
-    if "text" in row:
-        return "text"
+    for usual in ("text", "story"):
+        if usual in row:
+            return usual
     columns = [name for name, value in row.items() if isinstance(value, str)]
     if len(columns) == 1:
         return columns[0]

@@ -49,10 +49,11 @@ class TextChoice:
         """The same text named so that it is found from any working folder."""
         try:
             path = Path(self.dataset).expanduser()
-            here = bool(self.dataset.strip()) and path.exists()
+            if self.dataset.strip() and path.exists():
+                return replace(self, dataset=str(path.resolve()))
         except (OSError, RuntimeError):
-            here = False
-        return replace(self, dataset=str(path.resolve())) if here else self
+            pass  # too long for a path, or of an unknown user
+        return self
 
 
 class TokenWindows:
