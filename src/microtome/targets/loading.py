@@ -97,9 +97,32 @@ def build(spec: Mapping[str, Any], module: nn.Module | None = None) -> Target:
     if kind == "module":
         made = build_module(values["module"]) if module is None else module
         return ModuleTarget(
-            made, values["patterns"], values["n_instances"], values.get("output"), values.get("sharing")
+            made,
+            values["patterns"],
+            values["n_instances"],
+            values.get("output"),
+            values.get("sharing"),
+            values.get("identities", ()),
         )
+    if kind == "language_model":
+        return _language_target(values, module)
     raise CannotLoad(f"target kind {kind!r} is unknown; it was written by another version")
+
+
+def _language_target(values: Mapping[str, Any], module: nn.Module | None) -> Target:
+    from microtome.targets.language_spec import build_model, build_tokenizer
+    from microtome.targets.language_target import LanguageTarget
+
+    return LanguageTarget(
+        build_model(values["model"]) if module is None else module,
+        build_tokenizer(values["tokenizer"]),
+        values["patterns"],
+        values["identities"],
+        n_instances=values["n_instances"],
+        checkpointing=values["checkpointing"],
+        sharing=values["sharing"],
+        copied=module is not None,
+    )
 
 
 def sparse_data_spec(

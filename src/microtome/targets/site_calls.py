@@ -1,0 +1,182 @@
+"""Running a module with the forward passes of its sites replaced by a site function."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from microtome.core.errors import MicrotomeError
+from microtome.targets.network import SiteFunction
+from microtome.targets.site_choice import PRE_IDENTITY
+from microtome.targets.site_kinds import base_class, kind_of
+
+
+class SiteCalls:
+    """One pass of a module: every layer's call goes to ``site``, as often as the layer runs.
+
+    ``layers`` maps a layer's own name to its site's; ``identities`` are modules whose input goes through the
+    site ``<module>.pre_identity``. ``n_rows`` is the batch the module gets, ``n_instances`` times B.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        layers: Mapping[str, str],
+        identities: Sequence[str],
+        site: SiteFunction,
+        n_instances: int,
+        n_rows: int,
+    ) -> None:
+        self.module, self.layers, self.identities = module, layers, list(identities)
+        self.site, self.n_instances, self.n_rows = site, n_instances, n_rows
+        self.ran: set[str] = set()
+        self._active = False
+
+    @contextmanager
+    def active(self) -> Iterator[None]:
+        """Inside, the sites are replaced; afterwards they are as before, whatever happened in between."""
+        if self._active:
+            yield
+            return
+        with ExitStack() as undo:
+            # The fused transformer kernel reads the weights itself and would pass the sites by.
+            undo.callback(torch.backends.mha.set_fastpath_enabled, torch.backends.mha.get_fastpath_enabled())
+            torch.backends.mha.set_fastpath_enabled(False)
+            for own_name, name in self.layers.items():
+                undo.enter_context(_replaced(self.module.get_submodule(own_name), self._call(own_name, name)))
+            for name in self.identities:
+                hook = self._before(name)
+                handle = self.module.get_submodule(name).register_forward_pre_hook(hook, with_kwargs=True)
+                undo.callback(handle.remove)
+            self._active = True
+            undo.callback(setattr, self, "_active", False)
+            yield
+
+    def check_all_ran(self, patterns: Sequence[str]) -> None:
+        """Raises MicrotomeError for a site that did not run, as masking it would silently change nothing."""
+        wanted = [*self.layers, *(name + PRE_IDENTITY for name in self.identities)]
+        idle = [name for name in wanted if name not in self.ran]
+        if idle:
+            raise MicrotomeError(
+                f"site {idle[0]!r} did not run in the forward pass, so that masking it would change nothing; "
+                f"leave it out of the patterns {list(patterns)}"
+            )
+
+    def counts(self) -> dict[str, int]:
+        """How often each site has run so far, where the site function counts."""
+        return dict(getattr(self.site, "calls", {}))
+
+    @contextmanager
+    def counting_from(self, counts: Mapping[str, int]) -> Iterator[None]:
+        """Inside, the site function counts on from ``counts``, as when it first ran this part of the pass."""
+        calls: dict[str, int] | None = getattr(self.site, "calls", None)
+        if calls is None:
+            yield
+            return
+        after = dict(calls)
+        calls.clear()
+        calls.update(counts)
+        try:
+            yield
+        finally:
+            calls.clear()
+            calls.update(after)
+
+    def _call(self, own_name: str, name: str) -> Any:
+        layer = self.module.get_submodule(own_name)
+        kind = kind_of(layer)
+        assert kind is not None, own_name
+        correction = self._bias_difference(own_name, name)
+
+        def call(value: Tensor) -> Tensor:
+            self.ran.add(own_name)
+            if kind.kind == "embedding":
+                value = self._ids_of_every_row(value)
+            if kind.kind == "conv2d" and value.ndim != 4:
+                raise MicrotomeError(
+                    f"{own_name}: input of shape {list(value.shape)}; give images in batches [n, c, h, w]"
+                )
+            out = self._run(own_name, name, kind.rows(layer, value))
+            return kind.output(layer, value, out if correction is None else out + correction)
+
+        return call
+
+    def _before(self, name: str) -> Any:
+        def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:  # noqa: ARG001
+            own_name = name + PRE_IDENTITY
+            self.ran.add(own_name)
+            for i, value in enumerate(args):
+                if isinstance(value, Tensor) and value.is_floating_point():
+                    return (*args[:i], self._run(own_name, own_name, value), *args[i + 1 :]), kwargs
+            for key, value in kwargs.items():
+                if isinstance(value, Tensor) and value.is_floating_point():
+                    return args, {**kwargs, key: self._run(own_name, own_name, value)}
+            raise MicrotomeError(f"{own_name}: the module is given no tensor of numbers; name another layer")
+
+        return before
+
+    def _run(self, own_name: str, name: str, rows: Tensor) -> Tensor:
+        k = self.n_instances
+        if rows.shape[0] % k:
+            raise MicrotomeError(
+                f"{own_name}: input of shape {list(rows.shape)} cannot be split into {k} "
+                "instances; wrap the module so that the batch is the first axis, or use one instance"
+            )
+        out = self.site(name, rows.reshape(k, rows.shape[0] // k, *rows.shape[1:]))
+        return out.reshape(rows.shape[0], *out.shape[2:])
+
+    def _ids_of_every_row(self, ids: Tensor) -> Tensor:
+        """Ids that all rows have in common, such as positions ``[T]`` or ``[1, T]``, given to each row."""
+        if ids.ndim > 1 and ids.shape[0] == 1:
+            return ids.expand(self.n_rows, *ids.shape[1:])
+        if ids.ndim == 1 and (ids.shape[0] != self.n_rows or _counts_up(ids)):
+            return ids.expand(self.n_rows, -1)
+        return ids
+
+    def _bias_difference(self, own_name: str, name: str) -> Tensor | None:
+        """What layers that share a weight but not a bias have to add to the shared site's output."""
+        own, shared = (self._bias(n) for n in (own_name, name))
+        if own is shared or own_name == name:
+            return None
+        if own is None:
+            return -shared if shared is not None else None
+        return own if shared is None else own - shared
+
+    def _bias(self, name: str) -> Tensor | None:
+        layer = self.module.get_submodule(name)
+        kind = kind_of(layer)
+        assert kind is not None, name
+        return kind.bias(layer)
+
+
+def _counts_up(ids: Tensor) -> bool:
+    return torch.equal(ids, torch.arange(len(ids), device=ids.device, dtype=ids.dtype))
+
+
+@contextmanager
+def _replaced(layer: nn.Module, call: Any) -> Iterator[None]:
+    """The layer computing ``call`` in place of its class's forward pass.
+
+    A class with a forward pass of its own keeps it, and what it calls ``super().forward`` is replaced: a
+    scaled embedding still scales. One that does not call it leaves its site unused, which is told.
+    """
+    base, own = base_class(layer), type(layer)
+    assert base is not None
+    if own.forward is base.forward:
+        before = layer.__dict__.get("forward")
+        layer.__dict__["forward"] = call  # an attribute on the instance hides the class's method
+        try:
+            yield
+        finally:
+            layer.__dict__.pop("forward", None)
+            if before is not None:
+                layer.__dict__["forward"] = before
+        return
+    between = type("Site", (base,), {"forward": lambda self, value: call(value)})  # noqa: ARG005
+    layer.__class__ = type(own.__name__, (own, between), {"__module__": own.__module__})
+    try:
+        yield
+    finally:
+        layer.__class__ = own
