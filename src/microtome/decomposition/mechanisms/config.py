@@ -98,6 +98,8 @@ class ClusterConfig(ReadingConfig):
     """Of the softmax, in bits an input."""
     n_runs: PositiveInt = 1
     """Stochastic mergings with seeds one after another, and the distances between what they find."""
+    n_shuffled: NonNegativeInt = 2
+    """Times that firings are shuffled among inputs and clustered again: what merging saves by chance."""
     min_density: Probability = 0.0
     """Components that fire on a smaller share of the inputs are left out, as are those that never fire."""
     n_drawn: PositiveInt = 12

@@ -18,7 +18,9 @@ from microtome.decomposition.result import Decomposition
 def one_instance(d: Decomposition, instance: int) -> Decomposition:
     """The decomposition of one network: K = 1. Raises ``MicrotomeError`` for one that is not there."""
     if instance >= d.n_instances:
-        raise bad_value("instance", instance, f"the run holds {d.n_instances}", f"use 0 to {d.n_instances - 1}")
+        raise bad_value(
+            "instance", instance, f"the run holds {d.n_instances}", f"use 0 to {d.n_instances - 1}"
+        )
     if d.method != "spd":
         raise MicrotomeError(
             f"{d.method.upper()} components have no causal importances to read; decompose with method: spd"
@@ -99,7 +101,7 @@ class Reading:
 def read(d: Decomposition, x: Tensor, sites: Sequence[str]) -> Reading:
     """Causal importances and inner activations of a batch, at the sites named.
 
-    Positions of a network that reads no text (patches of an image) count as one: the largest importance there.
+    Positions of a network that reads no text (patches of an image) count as one: the most important.
     """
     found = d.causal_importances(x)
     assert found is not None

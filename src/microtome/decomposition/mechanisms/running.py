@@ -37,7 +37,9 @@ def run_components(d: Decomposition, x: Tensor, weigh: Weigh, delta: Tensor | fl
         calls[name] = calls.get(name, 0) + 1
         if isinstance(delta, Tensor) or delta:
             rest = times(h, sites[name].weight) - times(inner, u)
-            weight = delta.reshape(*delta.shape, *[1] * (rest.ndim - 2)) if isinstance(delta, Tensor) else delta
+            weight = (
+                delta.reshape(*delta.shape, *[1] * (rest.ndim - 2)) if isinstance(delta, Tensor) else delta
+            )
             out = out + weight * rest
         bias = sites[name].bias
         return out if bias is None else out + bias.reshape(bias.shape[0], *[1] * (out.ndim - 2), -1)
