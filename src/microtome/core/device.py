@@ -19,7 +19,12 @@ MOST_THREADS = 64
 
 
 def say(line: str) -> None:
-    """The default notice: one line on standard error, so that piped results stay clean."""
+    """The default notice: one line on standard error, so that piped results stay clean.
+
+    Of the processes that ``torchrun`` started only the first one speaks.
+    """
+    if "MASTER_ADDR" in os.environ and os.environ.get("RANK", "0") not in ("", "0"):
+        return
     print(line, file=sys.stderr, flush=True)  # noqa: T201
 
 

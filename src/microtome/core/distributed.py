@@ -2,13 +2,14 @@
 
 import datetime
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from microtome.core.device import resolve_device
 from microtome.core.errors import MicrotomeError
+from microtome.core.heartbeat import Heartbeat, first_to_tell
 
 if TYPE_CHECKING:
     import torch
@@ -18,7 +19,12 @@ T = TypeVar("T")
 
 # What torchrun puts into the environment; SLURM alone sets RANK-like names without a meeting point.
 _LAUNCHED = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-_PATIENCE = datetime.timedelta(hours=2)  # another process may still be reading a large file
+# Another process may still be reading a large file, or drawing; one that is gone is noticed much sooner.
+_PATIENCE = datetime.timedelta(hours=2)
+
+
+class LostProcess(MicrotomeError):
+    """Another process of the job ended or fell silent."""
 
 
 @dataclass(frozen=True)
@@ -47,12 +53,16 @@ def launched_processes() -> Processes:
 
 
 @contextmanager
-def processes(device: str = "auto") -> Iterator[Processes]:
+def processes(
+    device: str = "auto", *, watched: bool = False, mend: Callable[[], str] = str
+) -> Iterator[Processes]:
     """Join the processes that ``torchrun`` started, for the length of the block.
 
     Tensors on the CPU travel by gloo, those on CUDA by NCCL, each process on its own GPU (``LOCAL_RANK``).
     Without torchrun, or as the only process, nothing is started. A group that is there already is used and
-    left as it is.
+    left as it is. With ``watched`` the end or the silence of one process ends the others within half a
+    minute, and an error that stops several of them is told by the first one only; ``mend`` makes
+    the words that say what to do after a loss.
     """
     import torch
     import torch.distributed as dist
@@ -66,11 +76,45 @@ def processes(device: str = "auto") -> Iterator[Processes]:
         torch.cuda.set_device(own.local_rank % torch.cuda.device_count())
     dist.init_process_group("cpu:gloo,cuda:nccl" if on_cuda else "gloo", timeout=_PATIENCE)
     try:
-        yield own
-        # A process that leaves while another still talks to it may be aborted by its own network threads.
-        dist.barrier()
+        with ExitStack() as stack:
+            if watched:
+                stack.enter_context(_watched(own, mend))
+            yield own
+            # A process that leaves while another still talks to it may be aborted by its own network threads.
+            wait_for_all(own)
     finally:
         dist.destroy_process_group()
+
+
+@contextmanager
+def _watched(own: Processes, mend: Callable[[], str]) -> Iterator[None]:
+    """The others' signs of life; and errors of all processes told once."""
+    beat = Heartbeat(own.rank, own.size, lambda rank: str(_lost(f"process {rank} fell silent", mend)))
+    try:
+        with beat:
+            yield
+    except LostProcess as error:
+        if not first_to_tell(beat.store):
+            raise SystemExit(2) from None
+        raise _lost(str(error), mend) from None
+    except (MicrotomeError, KeyboardInterrupt) as error:
+        if not first_to_tell(beat.store):
+            raise SystemExit(130 if isinstance(error, KeyboardInterrupt) else 2) from None
+        raise
+
+
+def _lost(what: str, mend: Callable[[], str]) -> LostProcess:
+    return LostProcess("; ".join(filter(None, (f"{what}, the job stops", mend()))))
+
+
+@contextmanager
+def _exchange() -> Iterator[None]:
+    """Turns the libraries' complaint that a partner is gone into one line."""
+    try:
+        yield
+    except RuntimeError as error:
+        text = " ".join(str(error).split())
+        raise LostProcess(f"another process of this job ended ({text[:80]})") from error
 
 
 def process_device(name: str, processes: Processes) -> "torch.device":
@@ -90,7 +134,8 @@ def all_reduce_sum(tensor: "Tensor", processes: Processes) -> "Tensor":
     import torch.distributed as dist
 
     tensor = tensor.contiguous()
-    dist.all_reduce(tensor, op=dist.ReduceOp.SUM)
+    with _exchange():
+        dist.all_reduce(tensor, op=dist.ReduceOp.SUM)
     return tensor
 
 
@@ -100,7 +145,52 @@ def wait_for_all(processes: Processes) -> None:
         return
     import torch.distributed as dist
 
-    dist.barrier()
+    with _exchange():
+        dist.barrier()
+
+
+def anyone(flags: Sequence[bool], processes: Processes) -> list[bool]:
+    """Which of the flags is set in any process: how all come to the same decision at the same step."""
+    if processes.size == 1:
+        return list(flags)
+    import torch
+
+    return (all_reduce_sum(torch.tensor([float(flag) for flag in flags]), processes) > 0).tolist()
+
+
+def from_main(value: T, processes: Processes) -> T:
+    """The main process' value, in every process."""
+    if processes.size == 1:
+        return value
+    import torch.distributed as dist
+
+    held: list[Any] = [value]
+    with _exchange():
+        dist.broadcast_object_list(held, src=0)
+    return held[0]
+
+
+def refuse_differences(facts: Mapping[str, str], processes: Processes, mend: str) -> None:
+    """Raise ``MicrotomeError``, in every process, when they do not all hold the same ``facts``."""
+    if processes.size == 1:
+        return
+    import torch.distributed as dist
+
+    every: list[Any] = [None] * processes.size
+    with _exchange():
+        dist.all_gather_object(every, dict(facts))
+    for rank, other in enumerate(every):
+        for name, value in every[0].items():
+            if other.get(name) != value:
+                raise MicrotomeError(
+                    f"process {rank} was started with another {name} than process 0"
+                    f" ({_short(other.get(name))}, not {_short(value)}); {mend}"
+                )
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 40 else f"{text[:37]}..."
 
 
 def share(items: Sequence[T], processes: Processes) -> Sequence[T]:
