@@ -18,9 +18,13 @@ from microtome.decomposition.causal_importance.functions import CausalImportance
 from microtome.decomposition.causal_importance.sigmoids import sigmoid_pair
 from microtome.decomposition.config import DecompositionConfig, config_from_mapping
 from microtome.decomposition.gates import GateWeights
+from microtome.decomposition.importance_functions import ImportanceFunctions
 from microtome.decomposition.network import PlainNetwork, SiteInput, project
 from microtome.decomposition.old_runs.find import Located, locate
 from microtome.decomposition.old_runs.read import read_old_run
+from microtome.decomposition.site_counts import site_patterns
+from microtome.decomposition.site_masks import MaskedNetwork
+from microtome.decomposition.spd_config import SPDConfig
 from microtome.decomposition.streams import Term
 from microtome.decomposition.subcomponents import Subcomponents
 from microtome.targets.loading import build
@@ -64,8 +68,7 @@ class Decomposition:
         self.config, self.target, self.data, self.run = config, target, data, run
         self.method: str = config.method
         self.parameters = {name: tensor.detach() for name, tensor in parameters.items()}
-        patterns = getattr(config, "target_module_patterns", ("*",)) if sites is None else sites
-        self.network = PlainNetwork(target, patterns)
+        self.network = PlainNetwork(target, _patterns(config) if sites is None else sites)
         self.sites: dict[str, Site] = self.network.sites
         self.sigmoid_type = sigmoid_type
         self.source = run.path if source is None and run is not None else source
@@ -81,6 +84,19 @@ class Decomposition:
     def n_instances(self) -> int:
         """K: target instances times seeds."""
         return self.target.n_instances
+
+    @cached_property
+    def masked_network(self) -> MaskedNetwork:
+        """The target as losses run it: a mask for every call of a site, with delta component and routing."""
+        return MaskedNetwork(self.target, list(self.sites))
+
+    @cached_property
+    def importance_functions(self) -> ImportanceFunctions | None:
+        """The causal importance functions of all sites; None for APD."""
+        if self.method != "spd":
+            return None
+        counts = {name: left.shape[1] for name, (left, _) in self.factors.items()}
+        return ImportanceFunctions.from_parameters(self.parameters, self.sites, counts)
 
     @cached_property
     def ci_fns(self) -> dict[str, CausalImportanceFunction]:
@@ -183,6 +199,10 @@ class Decomposition:
         head = "<tr><th>site</th><th>weights</th><th>components</th></tr>"
         title = f"{self.method.upper()} decomposition, {self.n_instances} instances"
         return f"<p>{title}</p><table>{head}{rows}</table>"
+
+
+def _patterns(config: DecompositionConfig) -> Sequence[str]:
+    return site_patterns(config) if isinstance(config, SPDConfig) else ("*",)
 
 
 def load(

@@ -1,8 +1,16 @@
 """Simplicity: the Schatten norm of the active components (APD paper, eq. 5)."""
 
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
+
+from microtome.decomposition.loss_configs import Schatten
+
+if TYPE_CHECKING:
+    from microtome.decomposition.step import Step
 
 EPSILON = 1e-16
 
@@ -44,3 +52,18 @@ def schatten_from_counts(
     idle = (batch_size - counts) * (sizes.shape[-1] * EPSILON ** (p / 2))
     loss = (counts * powers.sum(dim=-1) + idle).sum(dim=-1)
     return loss, counts.unsqueeze(-1) * (p / 2) * powers / shifted
+
+
+def schatten_of_step(
+    step: "Step", config: Schatten, state: dict[str, Any] | None = None
+) -> Iterator[Float[Tensor, " K"]]:
+    """``mean over rows of sum_c u_c^p (|V_c|^2 + |U_c|^2)``, as in the SPD paper's code.
+
+    A part for every site's call.
+    """
+    del state
+    for name, calls in step.upper.items():
+        for upper in calls:
+            v, u = step.factors[name]
+            size = v.square().sum(1) + u.square().sum(2)
+            yield ((upper + 1e-12).pow(config.pnorm).flatten(1, -2).mean(1) * size).sum(-1)
