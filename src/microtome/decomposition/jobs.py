@@ -7,14 +7,17 @@ from typing import Any
 import torch
 
 from microtome.core.device import resolve_device, say
+from microtome.core.distributed import Processes
 from microtome.core.errors import MicrotomeError, bad_value
 from microtome.data.loading import DataSource, data_from_spec
 from microtome.decomposition.apd import APD, start
 from microtome.decomposition.apd_config import APDConfig
 from microtome.decomposition.apd_variation import Variation
 from microtome.decomposition.config import DecompositionConfig
+from microtome.decomposition.full_spd import FullSPD
 from microtome.decomposition.spd import SPD
 from microtome.decomposition.spd_config import SPDConfig
+from microtome.decomposition.start_from import start_from
 from microtome.targets.loading import load_target
 from microtome.targets.network import Target
 
@@ -148,11 +151,17 @@ def load_job(
     return Job.of(config, loaded.target, data_from_spec(spec, device), loaded.train_config)
 
 
-def build_method(job: Job) -> SPD | APD:
-    """The trainable method on the job's target."""
+def build_method(job: Job, processes: Processes | None = None) -> SPD | FullSPD | APD:
+    """The trainable method on the job's target: the fast form of SPD where it computes what is asked for.
+
+    ``processes``: those that share every batch. Raises ``MicrotomeError`` where the method cannot.
+    """
     config, n_parts = job.config, len(job.configs)
     each = job.target.n_instances // n_parts
+    several = processes is not None and processes.size > 1
     if isinstance(config, APDConfig):
+        if several:
+            raise bad_value("method", "apd", "trains in one process only", "start it without torchrun")
         apd = [one for one in job.configs if isinstance(one, APDConfig)]
         starts = [start(part.target, one) for part, one in zip(job.parts(), apd, strict=True)]
         parameters = {
@@ -160,11 +169,23 @@ def build_method(job: Job) -> SPD | APD:
         }
         device = next(iter(parameters.values())).device
         return APD(job.target, config, parameters=parameters, varied=Variation.of(apd, each, device))
+    coefficients = _varied_coefficients(job, each)
+    if several or not SPD.can(config, job.target):
+        method = FullSPD(job.target, config, job.seeds, processes=processes, coefficients=coefficients)
+    else:
+        method = SPD(job.target, config, job.seeds, coefficients=coefficients)
+    if config.init_spd_checkpoint is not None:
+        start_from(config.init_spd_checkpoint, method.parameters)
+    return method
+
+
+def _varied_coefficients(job: Job, each: int) -> dict[str, torch.Tensor]:
+    """The coefficients that differ between the job's configurations, one for every instance, by label."""
     device = next(iter(job.target.sites().values())).weight.device
-    coefficients = {}
-    for field in SPDConfig.model_fields:
-        values = [getattr(one, field) for one in job.configs]
-        if field.endswith("_coeff") and len(set(values)) > 1:
-            name = field.removesuffix("_coeff")
-            coefficients[name] = torch.tensor(values, device=device).repeat_interleave(each)
-    return SPD(job.target, config, job.seeds, coefficients=coefficients)
+    losses = [one.all_losses for one in job.configs if isinstance(one, SPDConfig)]
+    varied: dict[str, torch.Tensor] = {}
+    for label in losses[0]:
+        values = [one[label].coeff or 0.0 for one in losses]
+        if len(set(values)) > 1:
+            varied[label] = torch.tensor(values, device=device).repeat_interleave(each)
+    return varied
