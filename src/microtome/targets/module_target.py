@@ -6,6 +6,7 @@ from typing import Any
 
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from microtome.core.errors import MicrotomeError, bad_value
 from microtome.targets.batched import check_instances
@@ -45,6 +46,7 @@ class ModuleTarget(Target):
         super().__init__()
         if n_instances < 1:
             raise bad_value("n_instances", n_instances, "no instance", "use 1 or more")
+        _check_sizes(module)
         if sharing is None:  # looked up before copying, which would part what shares memory
             # Identities alone may be what is decomposed.
             names = matching_layers(module, patterns) if patterns or not identities else {}
@@ -143,6 +145,13 @@ class ModuleTarget(Target):
                 "name the part to compare with output=..., such as output='logits' or output=0"
             )
         return out
+
+
+def _check_sizes(module: nn.Module) -> None:
+    for name, tensor in module.named_parameters():
+        if is_lazy(tensor):
+            kind = type(module.get_submodule(name.rpartition(".")[0])).__name__
+            raise MicrotomeError(f"{name}: {kind} has no size yet; run the module once on your data")
 
 
 def _part(out: Any, name: str | int) -> Any:

@@ -99,7 +99,7 @@ def check_pattern(module: nn.Module, layers: Mapping[str, Any], pattern: str) ->
         inside = (
             "" if reason is not None or not _in_attention(module, pattern) else " inside MultiheadAttention"
         )
-        what = f"a {type(layer).__name__}{inside}" + ("" if reason is None else f" with {reason}")
+        what = f"layer of type {type(layer).__name__}{inside}" + ("" if reason is None else f" with {reason}")
         raise bad_value(field, pattern, f"{what}, which cannot be decomposed", f"kinds that can: {SUPPORTED}")
     shown = listed(layers) if layers else f"none, as it has no layer of the kinds {SUPPORTED}"
     raise bad_value(field, pattern, "matches no site", f"there are: {shown}")

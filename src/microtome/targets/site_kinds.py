@@ -136,8 +136,6 @@ def obstacle(layer: nn.Module) -> str | None:
     if isinstance(layer, nn.Embedding) and layer.max_norm is not None:
         return "max_norm, which changes the weight at every use"
     weight = getattr(layer, "weight", None)
-    if isinstance(weight, nn.parameter.UninitializedTensorMixin):
-        return "no size yet: run it once on your data"
     if not isinstance(weight, Tensor) or not weight.is_floating_point():
         return f"weight of type {getattr(weight, 'dtype', type(weight).__name__)}"
     return None
