@@ -1,46 +1,37 @@
 """Comparison of features: sparse dictionaries of every layer, matched between networks, and cross-coders."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 
 import numpy as np
 import torch
-from scipy import stats
 
 from microtome.comparison.activations import Activations
 from microtome.comparison.arms import Arm, Arms
 from microtome.comparison.feature_cards import Card, cards_of, thumbnails
+from microtome.comparison.feature_crosscoders import crosscoder_shares
+from microtome.comparison.feature_layer import Layer, Pairing
 from microtome.comparison.feature_matching import (
     KINDS,
-    FeatureMatch,
-    jackknife_error,
     kinds_of,
-    leave_out_means,
-    match_features,
     mean_best,
-    shares_of,
 )
+from microtome.comparison.feature_rows import ANALYSIS, add_row, matching_rows, share_rows
 from microtome.comparison.feature_training import (
     FEWEST_CHANNELS,
-    LayerRows,
     TrainedDictionary,
-    explained_by_image,
     layer_rows,
     train_all,
     training_of,
 )
 from microtome.comparison.features_config import FeaturesConfig
-from microtome.comparison.part import Part, Row
+from microtome.comparison.part import Part
 from microtome.comparison.statistics import Measured, difference_claims
 from microtome.core.seeds import generator
 from microtome.data.labelled_images import LabelledImages
-from microtome.dictionaries.crosscoder import CrossCoder, fit_crosscoders
+from microtome.dictionaries.crosscoder import fit_crosscoders
 from microtome.dictionaries.quality import warnings_about
 
-ANALYSIS = "features"
 FOLDER = "autoencoder_analysis"
-ONLY = 0.1  # decoder-norm ratio up to which a cross-coder's feature is the first model's alone
-LITTLE = 0.02  # room between floor and ceiling in which nothing can be told
 
 
 def analyse(
@@ -53,14 +44,6 @@ def analyse(
 ) -> Part:
     """Dictionaries, matching and cross-coders of every layer. See ``Part``; raises ``MicrotomeError``."""
     return _Analysis(arms, activations, images, settings, progress, seed).part
-
-
-@dataclass(frozen=True)
-class _Pairing:
-    """Features of two dictionaries on the same rows, matched, with each group of images left out in turn."""
-
-    match: FeatureMatch
-    left_out: np.ndarray
 
 
 class _Analysis:
@@ -131,7 +114,7 @@ class _Analysis:
         self._dictionary_rows(label, own)
         groups = generator(self.seed, stream="groups")
         group = torch.randperm(len(self.images), generator=groups) % self.settings.groups
-        layer = _Layer(label, data, own, again, group[data.image])
+        layer = Layer(label, data, own, again, group[data.image])
         for arm in self.arms.given:
             self._dictionary_pictures(label, arm, own[f"{arm.name}#0"])
         for a, b in self.arms.pairs:
@@ -156,7 +139,8 @@ class _Analysis:
                     images = np.mean([own[name].explained for name in names], 0)
                     reach = 1.96 * float(images.std(ddof=1)) / len(images) ** 0.5
                     low, high = float(np.mean(values)) - reach, float(np.mean(values)) + reach
-                self._row(
+                add_row(
+                    self.part,
                     statistic,
                     float(np.mean(values)),
                     layer=label,
@@ -186,7 +170,7 @@ class _Analysis:
             key: value.detach().clone() for key, value in found.dictionary.state_dict().items()
         }
 
-    def _measured(self, layer: "_Layer", a: Arm, b: Arm) -> None:
+    def _measured(self, layer: Layer, a: Arm, b: Arm) -> None:
         def values(arm: Arm) -> np.ndarray:
             return np.stack([layer.own[name].explained for name in self._of(arm)])
 
@@ -208,7 +192,7 @@ class _Analysis:
 
     # -- two networks --------------------------------------------------------------------------------------
 
-    def _pair(self, layer: "_Layer", a: Arm, b: Arm) -> None:
+    def _pair(self, layer: Layer, a: Arm, b: Arm) -> None:
         first, last = f"{a.name}#0", f"{b.name}#0"
         x, y = layer.own[first], layer.own[last]
         given = layer.pairing(x, y)
@@ -222,7 +206,7 @@ class _Analysis:
             for names in seeds
             for name in names[1:]
         ]
-        self._matching_rows(layer, a, b, given, floor, ceiling, others)
+        matching_rows(self.part, layer, a, b, given, floor, ceiling, others, len(self.images), self.seed)
         for arm, other, dictionary, best, own, floors in (
             (a, b, x, given.match.best, own_a, beside_a),
             (b, a, y, given.match.back, own_b, beside_b),
@@ -232,111 +216,11 @@ class _Analysis:
             kinds = kinds_of(best, top, low, dictionary.alive, self.settings.stable, self.settings.distinct)
             key = f"{layer.label}/{arm.name}/{other.name}"
             self.part.arrays[f"best/{key}"] = np.stack([best, top, low, kinds.astype(float)])
-            self._share_rows(layer, arm, other, dictionary, kinds, own, floors)
+            share_rows(self.part, self.settings, layer, arm, other, dictionary, kinds, own, floors)
         if (a, b) == self.arms.pairs[0]:
             self._cards(layer, a, b, given)
 
-    def _matching_rows(
-        self,
-        layer: "_Layer",
-        a: Arm,
-        b: Arm,
-        given: _Pairing,
-        floor: Sequence[_Pairing],
-        ceiling: Sequence[_Pairing],
-        others: Sequence[float],
-    ) -> None:
-        n = len(self.images)
-        value, low, high = (
-            float(np.mean([one.match.mean for one in ones])) for ones in ([given], floor, ceiling)
-        )
-        left = given.left_out, _mean_left(floor), _mean_left(ceiling)
-        null = layer.shuffled(layer.own[f"{a.name}#0"], layer.own[f"{b.name}#0"], self.seed)
-        reach = 1.96 * jackknife_error(left[0])
-        above = jackknife_error(left[0] - left[1])
-        p = float(2 * stats.norm.sf(abs(value - low) / above)) if above > 0 else None
-        common = {"layer": layer.label, "arm": a.name, "other": b.name, "n": n, "seeds": 1}
-        self._row(
-            "matched features' correlation",
-            value,
-            low=value - reach,
-            high=value + reach,
-            floor=low,
-            ceiling=high,
-            null=null,
-            p=p,
-            note="p: as alike as with an untrained network; interval over images",
-            **common,
-        )
-        if others:
-            self._row(
-                "matched features' correlation of two seeds",
-                float(np.mean(others)),
-                floor=low,
-                ceiling=high,
-                **common,
-            )
-        if high - low < LITTLE:
-            self.part.remarks.append(
-                f"{layer.label}: two dictionaries of one network agree no better ({high:.2f}) than those of"
-                f" untrained networks ({low:.2f}): whether {a.name} and {b.name} share any cannot be told"
-            )
-            return
-        index = (value - low) / (high - low)
-        error = jackknife_error((left[0] - left[1]) / np.maximum(left[2] - left[1], 1e-6))
-        self._row(
-            "sharing of features",
-            index,
-            low=index - 1.96 * error,
-            high=index + 1.96 * error,
-            floor=0.0,
-            ceiling=1.0,
-            note="0: as with an untrained network, 1: as two dictionaries of one network",
-            **common,
-        )
-
-    def _share_rows(
-        self,
-        layer: "_Layer",
-        arm: Arm,
-        other: Arm,
-        dictionary: TrainedDictionary,
-        kinds: np.ndarray,
-        own: _Pairing,
-        floors: Sequence[_Pairing],
-    ) -> None:
-        """Shares of features by kind; the floor puts one untrained network in the other's place."""
-        by_chance: dict[str, float] = {}
-        if len(floors) > 1:
-            low = mean_best([one.match for one in floors[1:]])
-            by_chance = shares_of(
-                kinds_of(
-                    floors[0].match.best,
-                    own.match.best,
-                    low,
-                    dictionary.alive,
-                    self.settings.stable,
-                    self.settings.distinct,
-                )
-            )
-        alive = int((kinds >= 0).sum())
-        for kind, share in shares_of(kinds).items():
-            reach = 1.96 * (share * (1 - share) / max(alive, 1)) ** 0.5
-            self._row(
-                f"{kind} features",
-                share,
-                layer=layer.label,
-                arm=arm.name,
-                other=other.name,
-                low=max(share - reach, 0.0),
-                high=min(share + reach, 1.0),
-                floor=by_chance.get(kind),
-                n=alive,
-                seeds=1,
-                note="n: features that act; interval over features",
-            )
-
-    def _cards(self, layer: "_Layer", a: Arm, b: Arm, given: _Pairing) -> None:
+    def _cards(self, layer: Layer, a: Arm, b: Arm, given: Pairing) -> None:
         first, last = layer.own[f"{a.name}#0"], layer.own[f"{b.name}#0"]
         kinds = [self.part.arrays[f"best/{layer.label}/{x.name}/{y.name}"] for x, y in ((a, b), (b, a))]
         cards: list[Card] = cards_of(
@@ -352,7 +236,7 @@ class _Analysis:
             self.part.arrays[f"{key}/values"] = card.values
             self.drawn += [int(place) for place in card.images.ravel() if place >= 0]
 
-    def _crosscoder(self, layer: "_Layer", a: Arm, b: Arm) -> None:
+    def _crosscoder(self, layer: Layer, a: Arm, b: Arm) -> None:
         """Cross-coders on both arms, and on the first arm and an untrained network, of equal size."""
         first, last = f"{a.name}#0", f"{b.name}#0"
         floor = self._of(self.arms.floors[b.name])[0]
@@ -365,13 +249,14 @@ class _Analysis:
             [self.seed + 7, self.seed + 7],
         )
         given, ground = (
-            self._crosscoder_shares(layer, coder, names)
+            crosscoder_shares(layer, coder, names)
             for coder, names in zip(found, ((first, last), (first, floor)), strict=True)
         )
         key = f"{layer.label}/{a.name}/{b.name}"
         self.part.arrays[f"ratio/{key}"], self.part.arrays[f"ratio_floor/{key}"] = given[1], ground[1]
         for statistic, value in given[0].items():
-            self._row(
+            add_row(
+                self.part,
                 f"cross-coder: {statistic}",
                 value,
                 layer=layer.label,
@@ -390,59 +275,6 @@ class _Analysis:
         self.tensors[f"{FOLDER}/crosscoder_{a.name}_{b.name}_{layer.label.replace('.', '_')}.pt"] = {
             name: value.detach().clone() for name, value in state.items()
         }
-
-    @torch.no_grad()
-    def _crosscoder_shares(
-        self, layer: "_Layer", coder: CrossCoder, names: tuple[str, str]
-    ) -> tuple[dict[str, float], np.ndarray]:
-        both = {name: layer.data.rows[name] for name in names}
-        f = coder.encode(both)
-        alive = (f > 0).any(0)
-        ratio = coder.norm_ratio()[alive].numpy()
-        out = layer.data.held_out
-        x_hat = coder.decode(f[out])
-        explained = [
-            float(explained_by_image(both[name][out], x_hat[name], layer.data.image[out])[1].mean())
-            for name in names
-        ]
-        count = max(len(ratio), 1)
-        return {
-            "first's only": float((ratio < ONLY).sum() / count),
-            "second's only": float((ratio > 1 - ONLY).sum() / count),
-            "shared": float(((ratio >= ONLY) & (ratio <= 1 - ONLY)).sum() / count),
-            "explained variance of the first": explained[0],
-            "explained variance of the second": explained[1],
-            "features at a time": float((f[out] > 0).sum(1).float().mean()),
-            "dead share": 1 - float(alive.float().mean()),
-        }, ratio
-
-    def _row(self, statistic: str, value: float, **columns: object) -> None:
-        self.part.rows.append(Row(ANALYSIS, statistic, value, **columns))  # pyright: ignore[reportArgumentType]
-
-
-@dataclass(frozen=True)
-class _Layer:
-    """Rows and dictionaries of one layer. ``again`` are second dictionaries; ``group`` is every row's."""
-
-    label: str
-    data: LayerRows
-    own: dict[str, TrainedDictionary]
-    again: dict[str, TrainedDictionary]
-    group: torch.Tensor
-
-    def pairing(self, x: TrainedDictionary, y: TrainedDictionary) -> _Pairing:
-        match = match_features(x.features, y.features)
-        n = int(self.group.max()) + 1
-        return _Pairing(match, leave_out_means(x.features, y.features, match, self.group, n))
-
-    def shuffled(self, x: TrainedDictionary, y: TrainedDictionary, seed: int) -> float:
-        """What matching gives when the rows of one side are in random order."""
-        order = torch.randperm(len(y.features), generator=generator(seed, stream="shuffled"))
-        return match_features(x.features, y.features[order]).mean
-
-
-def _mean_left(pairings: Sequence[_Pairing]) -> np.ndarray:
-    return np.mean([one.left_out for one in pairings], axis=0)
 
 
 _QUALITY: tuple[tuple[str, Callable[[TrainedDictionary], float]], ...] = (
