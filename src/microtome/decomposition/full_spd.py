@@ -18,24 +18,20 @@ from microtome.core.distributed import Processes, all_reduce_sum
 from microtome.core.errors import MicrotomeError
 from microtome.core.seeds import generator
 from microtome.decomposition.batch_cuts import equal_cuts, own_rows
-from microtome.decomposition.causal_importance.sigmoids import sigmoid_pair
 from microtome.decomposition.importance_functions import ALL_SITES, ImportanceFunctions
 from microtome.decomposition.loss_configs import AnyLoss
 from microtome.decomposition.losses.registry import loss_function, needs_batch, needs_whole_batch
+from microtome.decomposition.make_step import Attached, make_step
 from microtome.decomposition.masks import Draws, draw_key
 from microtome.decomposition.site_counts import site_counts, site_patterns
 from microtome.decomposition.site_masks import MaskedNetwork
 from microtome.decomposition.spd_config import SPDConfig
-from microtome.decomposition.step import Calls, Step, WholeBatch
+from microtome.decomposition.step import Step, WholeBatch
 from microtome.decomposition.subcomponents import Factors, init_factors, named_factors, site_draws, with_tied
-from microtome.targets.network import Target, times
+from microtome.targets.network import Target
 
 if TYPE_CHECKING:
     from microtome.decomposition.result import Decomposition
-
-Attached = list[tuple[Tensor, Tensor]]
-"""Causal importances with their graph, and the leaves that stand for them."""
-
 
 class FullSPD:
     """Trainable state of SPD on one target (K instances), and its step; a ``Method`` of the loop.
@@ -102,6 +98,9 @@ class FullSPD:
             whole.share = made.share
             return made, attached
 
+        if len(cuts) > 1:
+            whole.n_parts = len(cuts)
+            whole.parts = lambda: (micro_batch(cut, grad=False)[0] for cut in cuts)
         if len(cuts) > 1 and any(needs_whole_batch(loss) for loss in self.losses.values()):
             whole.collecting = True
             for cut in cuts:
@@ -245,69 +244,6 @@ class FullSPD:
                 self.states[label][name] = value.detach().to(self.device, copy=True)
 
 
-def make_step(
-    network: MaskedNetwork,
-    functions: ImportanceFunctions,
-    factors: Factors,
-    config: SPDConfig,
-    x: Tensor,
-    *,
-    number: int,
-    fraction: float,
-    draws: Draws,
-    processes: Processes,
-    rows: slice,
-    n_rows: int,
-    grad: bool = False,
-) -> tuple[Step, Attached]:
-    """The target's pass and the causal importances of a batch (part), the latter cut off as leaves."""
-    wanted = config.importance_function
-    to_lower, to_upper = sigmoid_pair(wanted.sigmoid_type)
-    output, inputs = network.record(x)
-    lower: Calls = {}
-    upper: Calls = {}
-    gate: Calls = {}
-    attached: Attached = []
-    with torch.set_grad_enabled(grad):
-        inner = None
-        if functions.reads_inner:
-            inner = {name: [times(a, factors[name][0]) for a in calls] for name, calls in inputs.items()}
-        for name, calls in functions(inputs, inner).items():
-            lower[name], upper[name], gate[name] = [], [], []
-            for g in calls:
-                g = g.to(torch.promote_types(g.dtype, torch.float32))
-                jittered = g
-                if wanted.sampling == "binomial":
-                    jittered = 1.05 * g - 0.05 * draws.uniform(draws.key(), g.shape, rows, g)
-                for where, importance in ((lower, to_lower(jittered)), (upper, to_upper(g))):
-                    leaf = importance.detach().requires_grad_(grad)
-                    where[name].append(leaf)
-                    if grad:
-                        attached.append((importance, leaf))
-                gate[name].append(g.detach())
-    step = Step(
-        network=network,
-        x=x,
-        output=output,
-        inputs=inputs,
-        factors=factors,
-        lower=lower,
-        upper=upper,
-        gate=gate,
-        number=number,
-        fraction=fraction,
-        output_loss_type=config.output_loss_type,
-        use_delta=config.use_delta_component,
-        sampling=wanted.sampling,
-        draws=draws,
-        processes=processes,
-        rows=rows,
-        n_rows=n_rows,
-        n_mask_samples=config.n_mask_samples,
-    )
-    return step, attached
-
-
 def evaluation_step(decomposition: "Decomposition", x: Shaped[Tensor, "K B *d"], draws: Draws) -> Step:
     """What losses and metrics of a finished decomposition share on a batch, without gradients.
 
@@ -321,14 +257,11 @@ def evaluation_step(decomposition: "Decomposition", x: Shaped[Tensor, "K B *d"],
             f"{decomposition.method.upper()} components have no gates, so no causal importances;"
             " decompose with method: spd"
         )
-    factors = {
-        name: (left.squeeze(-1).mT, right.squeeze(2)) for name, (left, right) in decomposition.factors.items()
-    }
     with torch.no_grad():
         step, _ = make_step(
             decomposition.masked_network,
             functions,
-            factors,
+            decomposition.joined,
             config,
             x,
             number=config.steps,
@@ -337,5 +270,6 @@ def evaluation_step(decomposition: "Decomposition", x: Shaped[Tensor, "K B *d"],
             processes=Processes(),
             rows=slice(0, x.shape[1]),
             n_rows=x.shape[1],
+            sigmoid_type=decomposition.sigmoid_type,
         )
     return step

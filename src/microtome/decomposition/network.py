@@ -9,7 +9,7 @@ from torch import Tensor
 
 from microtome.core.errors import bad_value
 from microtome.decomposition.streams import Products, Stream, Term, multiply_terms
-from microtome.targets.network import Site, Target
+from microtome.targets.network import Site, Target, times
 from microtome.targets.resid_mlp import ResidMLP
 
 SiteInput = Tensor | Stream
@@ -21,6 +21,9 @@ def project(x: SiteInput, matrix: Tensor) -> list[Term]:
     """Terms of ``x @ matrix``, the leading axes of a tensor flattened into rows."""
     if isinstance(x, Stream):
         return x.project_terms(matrix)
+    if not x.is_floating_point():  # ids choose rows: the row itself is the term
+        rows = times(x, matrix).flatten(1, -2)
+        return [(rows, torch.eye(rows.shape[-1], device=rows.device).expand(len(rows), -1, -1))]
     return [(x.reshape(x.shape[0], -1, x.shape[-1]), matrix)]
 
 
@@ -65,7 +68,8 @@ class PlainNetwork:
             bias = self.sites[name].bias
             if bias is not None:
                 out = out + bias.unsqueeze(1)
-            return out.reshape(*inputs.shape[:-1], out.shape[-1])
+            where = inputs.shape[:-1] if inputs.is_floating_point() else inputs.shape
+            return out.reshape(*where, out.shape[-1])
 
         return self.target(x, replaced)
 

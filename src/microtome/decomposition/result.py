@@ -7,28 +7,30 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from microtome.core.errors import CannotLoad
 from microtome.core.runs import RunFolder
 from microtome.core.tensor_files import load_state_dict, read_safetensors
 from microtome.decomposition.apd_components import site_factors
-from microtome.decomposition.causal_importance.functions import CausalImportanceFunction, functions_from
+from microtome.decomposition.causal_importance.functions import CausalImportanceFunction
 from microtome.decomposition.causal_importance.sigmoids import sigmoid_pair
 from microtome.decomposition.config import DecompositionConfig, config_from_mapping
 from microtome.decomposition.gates import GateWeights
 from microtome.decomposition.importance_functions import ImportanceFunctions
-from microtome.decomposition.network import PlainNetwork, SiteInput, project
+from microtome.decomposition.loop_state import NOT_PARAMETERS
+from microtome.decomposition.masked_forward import CallMasks, masked_forward
+from microtome.decomposition.network import PlainNetwork
 from microtome.decomposition.old_runs.find import Located, locate
 from microtome.decomposition.old_runs.read import read_old_run
 from microtome.decomposition.site_counts import site_patterns
 from microtome.decomposition.site_masks import MaskedNetwork
 from microtome.decomposition.spd_config import SPDConfig
-from microtome.decomposition.streams import Term
+from microtome.decomposition.stored_target import latest_state
 from microtome.decomposition.subcomponents import Subcomponents
 from microtome.targets.loading import build
-from microtome.targets.network import Site, Target
+from microtome.targets.network import Site, Target, times
 
 Factors = dict[str, tuple[Tensor, Tensor]]
 
@@ -60,7 +62,7 @@ class Decomposition:
         run: RunFolder | None = None,
         *,
         sites: Sequence[str] | None = None,
-        sigmoid_type: str = "paper",
+        sigmoid_type: str | None = None,
         name: str = "",
         source: Path | None = None,
         notes: Sequence[str] = (),
@@ -70,7 +72,7 @@ class Decomposition:
         self.parameters = {name: tensor.detach() for name, tensor in parameters.items()}
         self.network = PlainNetwork(target, _patterns(config) if sites is None else sites)
         self.sites: dict[str, Site] = self.network.sites
-        self.sigmoid_type = sigmoid_type
+        self.sigmoid_type = sigmoid_type or getattr(config, "sigmoid_type", "paper")
         self.source = run.path if source is None and run is not None else source
         self.notes = tuple(notes)
         self._name = name or (run.path.resolve().name.removeprefix("decompose-") if run is not None else "")
@@ -100,8 +102,9 @@ class Decomposition:
 
     @cached_property
     def ci_fns(self) -> dict[str, CausalImportanceFunction]:
-        """Each site's causal importance function; none for APD."""
-        return functions_from(self.parameters, self.sites) if self.method == "spd" else {}
+        """Each site's own causal importance function; none for APD, or where one reads all sites."""
+        functions = self.importance_functions
+        return {} if functions is None or functions.is_global else dict(functions.by_site)
 
     @cached_property
     def subcomponents(self) -> Subcomponents | None:
@@ -132,63 +135,55 @@ class Decomposition:
                 found[name] = (right.mT, left.mT)
         return found
 
+    @cached_property
+    def joined(self) -> Factors:
+        """The factors as ``V [K, d_in, C m]`` and ``U [K, C m, d_out]``: rank by rank side by side."""
+        return {
+            name: (left.transpose(1, 2).flatten(2), right.flatten(1, 2))
+            for name, (left, right) in self.factors.items()
+        }
+
     def component_weights(self, site: str) -> Float[Tensor, "K C d_in d_out"]:
         """Every component's weight matrix at a site."""
         left, right = self.factors[site]
         return left @ right
 
-    def site_inputs(self, x: Float[Tensor, "K B *d"]) -> tuple[Tensor, dict[str, Tensor]]:
+    @torch.no_grad()
+    def site_inputs(self, x: Shaped[Tensor, "K B *d"]) -> tuple[Tensor, dict[str, Tensor]]:
         """The target's output, and what reaches each site (of its last call) on the way to it."""
-        seen: dict[str, Tensor] = {}
-
-        def site(name: str, inputs: SiteInput) -> list[Term]:
-            assert isinstance(inputs, Tensor)
-            seen[name] = inputs
-            return project(inputs, self.sites[name].weight)
-
-        with torch.no_grad():
-            return self.network.run(x, site), seen
+        output, seen = self.masked_network.record(x)
+        return output, {name: calls[-1] for name, calls in seen.items()}
 
     @torch.no_grad()
-    def causal_importances(self, x: Float[Tensor, "K B *d"]) -> dict[str, CausalImportance] | None:
-        """Causal importances of every site's subcomponents; None for a method without gates.
+    def causal_importances(self, x: Shaped[Tensor, "K B *d"]) -> dict[str, CausalImportance] | None:
+        """Causal importances of every site's subcomponents (at its last call); None without gates.
 
         Positions beyond the batch axis are flattened into it.
         """
-        if not self.ci_fns:
+        functions = self.importance_functions
+        if functions is None:
             return None
         lower, upper = sigmoid_pair(self.sigmoid_type)
-        _, inputs = self.site_inputs(x)
+        _, inputs = self.masked_network.record(x)
+        inner = {name: [times(a, self.joined[name][0]) for a in calls] for name, calls in inputs.items()}
         out: dict[str, CausalImportance] = {}
-        for name, h in inputs.items():
-            rows = h.reshape(h.shape[0], -1, h.shape[-1])
-            inner = torch.bmm(rows, self.factors[name][0].squeeze(-1).mT)
-            function = self.ci_fns[name]
-            gate = function(inner if function.reads == "component_acts" else rows)
-            out[name] = CausalImportance(inner, gate, lower(gate), upper(gate))
+        for name, calls in functions(inputs, inner).items():
+            gate, h = (t.reshape(t.shape[0], -1, t.shape[-1]) for t in (calls[-1], inner[name][-1]))
+            out[name] = CausalImportance(h, gate, lower(gate), upper(gate))
         return out
 
     @torch.no_grad()
     def forward(
-        self, x: Float[Tensor, "K B *d"], masks: Mapping[str, Float[Tensor, "K B C"]] | None = None
+        self, x: Shaped[Tensor, "K B *d"], masks: CallMasks | None = None
     ) -> Float[Tensor, "K B *d_out"]:
         """The output with components in place of the weights: all of them, or as ``masks`` weigh them.
 
-        A site that ``masks`` leaves out keeps the sum of its components.
+        ``masks``: by site a mask ``[K, B, C]``, or a sequence with one for every call of the site; a
+        ``SiteMask`` has a delta component and routing too. A site that is left out keeps the sum of its
+        components. Raises ``MicrotomeError`` for an unknown site or a mask of the wrong width.
         """
-        masks = masks or {}
-
-        def site(name: str, inputs: SiteInput) -> list[Term]:
-            assert isinstance(inputs, Tensor)
-            left, right = self.factors[name]
-            rows = inputs.reshape(inputs.shape[0], -1, inputs.shape[-1])
-            inner = torch.einsum("kbi,kcim->kbcm", rows, left)
-            if name in masks:
-                inner = inner * masks[name].unsqueeze(-1)
-            k, n = inner.shape[:2]
-            return [(inner.reshape(k, n, -1), right.reshape(k, -1, right.shape[-1]))]
-
-        return self.network.run(x, site)
+        rank = next(iter(self.factors.values()))[0].shape[-1]
+        return masked_forward(self.masked_network, self.joined, x, masks or {}, rank)
 
     def _repr_html_(self) -> str:
         rows = "".join(
@@ -245,7 +240,7 @@ def load_located(
 def _load_ours(
     run: RunFolder, checkpoint: Path | None, device: str | torch.device, module: nn.Module | None
 ) -> Decomposition:
-    found = run.latest_checkpoint()
+    found = latest_state(run)
     if found is None:
         raise CannotLoad(f"{run.path}: holds no checkpoint; the run stopped before it wrote one")
     step, tensors, extra = found
@@ -255,11 +250,7 @@ def _load_ours(
         )
     config = config_from_mapping(run.config, str(run.path / "config.yaml"))
     target = target_from(tensors, extra, module).to(device)
-    parameters = {
-        name: tensor
-        for name, tensor in tensors.items()
-        if not name.startswith(("target/", "optimizer/", "random/"))
-    }
+    parameters = {name: tensor for name, tensor in tensors.items() if not name.startswith(NOT_PARAMETERS)}
     if checkpoint is not None and checkpoint.name != f"step_{step}.safetensors":
         parameters = parameters_in(checkpoint, list(parameters))
     on_device = {name: tensor.to(device) for name, tensor in parameters.items()}
