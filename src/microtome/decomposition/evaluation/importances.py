@@ -138,7 +138,9 @@ class Alive:
 
     def alive(self) -> dict[str, np.ndarray]:
         """Whether each component ``[K, C]`` has fired within the last ``until_dead`` inputs."""
-        return {n: (self._ever[n] & (since < self.until_dead)).cpu().numpy() for n, since in self._since.items()}
+        return {
+            n: (self._ever[n] & (since < self.until_dead)).cpu().numpy() for n, since in self._since.items()
+        }
 
     def dead(self) -> dict[str, np.ndarray]:
         """Whether each component ``[K, C]`` has kept silent for ``until_dead`` inputs or more."""

@@ -57,7 +57,9 @@ def estimate(
     value = formula(*(one.mean(axis=0) for one in rows))
     if n < 2:
         return value, None
-    left_out = np.stack([formula(*(np.delete(one, i, axis=0).mean(axis=0) for one in rows)) for i in range(n)])
+    left_out = np.stack(
+        [formula(*(np.delete(one, i, axis=0).mean(axis=0) for one in rows)) for i in range(n)]
+    )
     spread = np.square(left_out - left_out.mean(axis=0)).sum(axis=0)
     return value, np.sqrt((n - 1) / n * spread)
 

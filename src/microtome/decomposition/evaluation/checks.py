@@ -1,0 +1,125 @@
+"""The checks of a verdict: what was measured, what was asked, and whether the one can be told from the other."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Float
+from scipy import stats
+
+Status = Literal["passed", "failed", "unclear", "not measured"]
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True)
+class Check:
+    """One question to a decomposition and its answer.
+
+    ``values`` are one a seed and ``margins`` half their 95 % intervals over batches (None: measured without
+    batches, or on one only). A seed passes when its whole interval is on the right side of ``limit``, fails
+    when its whole interval is on the other, and is unclear in between. The check fails as soon as one seed
+    does.
+    """
+
+    name: str
+    question: str
+    wanted: str
+    status: Status
+    why: str
+    values: tuple[float, ...] = ()
+    margins: tuple[float, ...] | None = None
+    limit: float | None = None
+    seeds_passed: int = 0
+    unit: str = ""
+
+    @property
+    def measured(self) -> str:
+        """The mean over seeds with the lowest and highest seed, and the widest margin over batches."""
+        if not self.values:
+            return "-"
+        mean = float(np.mean(self.values))
+        text = number(mean) + self.unit
+        if len(self.values) > 1:
+            text += f" [{number(min(self.values))}, {number(max(self.values))}]"
+        if self.margins is not None and max(self.margins) > 0:
+            text += f" ± {number(max(self.margins))}"
+        return text
+
+
+def number(value: float) -> str:
+    """Three significant digits, without an exponent where it can be avoided."""
+    if not np.isfinite(value):
+        return "inf" if value > 0 else "unknown"
+    if value == 0 or 1e-3 <= abs(value) < 1e5:
+        return f"{value:,.3g}" if abs(value) < 1000 else f"{value:,.0f}"
+    return f"{value:.2e}"
+
+
+def margins_of(error: Float[np.ndarray, " K"] | None, n_batches: int) -> tuple[float, ...] | None:
+    """Half the 95 % interval of a mean over batches: Student's t times the standard error."""
+    if error is None or n_batches < 2:
+        return None
+    return tuple((stats.t.ppf(0.5 + CONFIDENCE / 2, n_batches - 1) * error).tolist())
+
+
+def judged(
+    name: str,
+    question: str,
+    values: Sequence[float] | Float[np.ndarray, " K"],
+    margins: tuple[float, ...] | None,
+    *,
+    limit: float,
+    at_most: bool,
+    passed: str,
+    failed: str | Callable[[int], str],
+    wanted: str = "",
+    unit: str = "",
+) -> Check:
+    """The check of ``values`` against ``limit``; ``failed`` says what it means, or makes it of the worst seed."""
+    values = np.asarray(values, dtype=float)
+    half = np.zeros_like(values) if margins is None else np.asarray(margins)
+    sign = 1.0 if at_most else -1.0
+    distance = sign * (values - limit)  # above 0: on the wrong side
+    good, bad = distance + half <= 0, ~(distance - half <= 0)  # what is not a number is bad
+    status: Status = "failed" if bad.any() else "passed" if good.all() else "unclear"
+    worst = int(np.argmax(np.where(np.isnan(distance), np.inf, distance)))
+    if status == "passed":
+        why = passed
+    elif status == "failed":
+        why = failed if isinstance(failed, str) else failed(worst)
+        why = _which(bad) + why
+    else:
+        why = (
+            f"{_which(~good)}the limit lies within the spread over batches ({number(values[worst])} ±"
+            f" {number(half[worst])}); measure on more batches"
+        )
+    side = "at most" if at_most else "at least"
+    return Check(
+        name,
+        question,
+        wanted or f"{side} {number(limit)}{unit}",
+        status,
+        why,
+        tuple(values.tolist()),
+        margins,
+        limit,
+        int(good.sum()),
+        unit,
+    )
+
+
+def not_measured(name: str, question: str, wanted: str, why: str) -> Check:
+    """A check that does not apply, or whose measurement was not asked for."""
+    return Check(name, question, wanted, "not measured", why)
+
+
+def _which(chosen: np.ndarray) -> str:
+    """``seeds 0, 3 of 5: ``; nothing for a single seed."""
+    if len(chosen) == 1:
+        return ""
+    if chosen.all():
+        return f"all {len(chosen)} seeds: "
+    some = np.flatnonzero(chosen)
+    names = ", ".join(map(str, some[:8])) + (", ..." if len(some) > 8 else "")
+    return f"seed{'s' if len(some) > 1 else ''} {names} of {len(chosen)}: "

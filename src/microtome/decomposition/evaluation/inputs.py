@@ -1,0 +1,84 @@
+"""What an evaluation runs on: inputs that the training has not seen, with the truth where it is known."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from jaxtyping import Shaped
+from torch import Tensor
+
+from microtome.core.errors import CannotLoad, MicrotomeError
+from microtome.core.seeds import generator
+from microtome.data.images import ArrayData, digits
+from microtome.data.loading import DataSource, data_from_spec
+from microtome.data.sparse_features import SparseFeatures
+from microtome.decomposition.evaluation.output_errors import next_tokens
+from microtome.decomposition.result import Decomposition
+
+Labelled = tuple[Tensor, Tensor | None]
+
+
+def inputs_of(
+    d: Decomposition, data: DataSource | Shaped[Tensor, "n *d"] | None, device: torch.device
+) -> tuple[DataSource, str]:
+    """The inputs to measure on, and what they are: held out where the training's were drawn from a fixed set.
+
+    Raises ``MicrotomeError`` where the files do not tell them and none are given.
+    """
+    if isinstance(data, Tensor):
+        return ArrayData(data.to(device)), "inputs that were handed over"
+    if data is not None:
+        return data, _words(data)
+    spec = d.data
+    if spec is None:
+        raise MicrotomeError(f"{d.name}: the run's inputs are not known; pass data=... in Python")
+    if spec.get("kind") == "token_windows":
+        from microtome.data.token_windows import windows_from_spec
+
+        tokenizer = getattr(d.target, "tokenizer", None)
+        return windows_from_spec(
+            spec, tokenizer, device=device, held_out=True
+        ), "text held out from the training"
+    if spec.get("kind") == "digits":
+        half = digits().test
+        return ArrayData(
+            half.x.to(device), _moved(half.y, device), half.source
+        ), "digits held out from the training"
+    try:
+        source = data_from_spec(spec, device)
+    except CannotLoad as problem:
+        raise CannotLoad(f"{d.name}: {problem}") from None
+    return source, _words(source)
+
+
+def batches(
+    source: DataSource, n: int, size: int, n_instances: int, seed: int, device: torch.device
+) -> Iterator[Labelled]:
+    """``n`` batches ``[K, size, ...]``, each with labels (-100 where there is none) or None.
+
+    Token numbers are labelled by the token that follows; other inputs by their class, where it is known.
+    """
+    draws = generator(seed, device, "evaluation inputs")
+    for _ in range(n):
+        if isinstance(source, ArrayData) and source.y is not None:
+            yield source.labelled_batch(size, draws, n_instances)
+            continue
+        x = source.batch(size, draws, n_instances=n_instances).to(device)
+        known: Any = getattr(source, "labels", None)  # a task may know better than "the next token"
+        if callable(known):
+            yield x, known(x)
+        else:
+            yield x, None if x.is_floating_point() or x.ndim != 3 else next_tokens(x)
+
+
+def _moved(y: Tensor | None, device: torch.device) -> Tensor | None:
+    return None if y is None else y.to(device)
+
+
+def _words(source: DataSource) -> str:
+    if isinstance(source, SparseFeatures):
+        return "fresh inputs, drawn as in training"
+    spec = source.spec()
+    if spec.get("split") not in (None, "train"):
+        return f"inputs of the split {spec['split']}"
+    return "the inputs that it was trained on"
