@@ -5,6 +5,7 @@ from old_configs import apd_config, later_config, paper_config
 
 from microtome.core.errors import MicrotomeError
 from microtome.decomposition.apd_config import APDConfig, APDTMSTask
+from microtome.decomposition.loss_configs import ImportanceMinimality, PGDRecon
 from microtome.decomposition.old_runs.configs import OldConfig, read_old_config
 from microtome.decomposition.spd_config import SPDConfig, SPDResidMLPTask
 
@@ -67,14 +68,24 @@ def test_the_later_code(nested: bool) -> None:
         ("linear1", "linear2"),
     )
     assert (config.lr, config.lr_schedule, config.lr_warmup_pct) == (0.002, "cosine_half", 0.0)
-    assert config.importance_minimality_coeff == 0.003 and config.pnorm == 2.0
-    assert [config.p_at(step) for step in (0, 5000, 10000)] == [2.0, 1.5, 1.0]
-    assert (config.stochastic_recon_coeff, config.stochastic_recon_layerwise_coeff) == (1.0, 1.0)
-    assert config.faithfulness_coeff is None and config.recon_coeff is None
+    losses = config.all_losses
+    assert list(losses) == [
+        "importance_minimality",
+        "stochastic_recon_layerwise",
+        "stochastic_recon",
+        "pgd_recon_subset",
+    ]
+    minimality, pgd = losses["importance_minimality"], losses["pgd_recon_subset"]
+    assert isinstance(minimality, ImportanceMinimality) and isinstance(pgd, PGDRecon)
+    assert (minimality.coeff, minimality.beta) == (0.003, 0.5)
+    assert [minimality.p_at(fraction) for fraction in (0.0, 0.5, 1.0)] == [2.0, 1.5, 1.0]
+    assert (pgd.coeff, pgd.step_size, pgd.n_steps, pgd.mask_scope) == (2.0, 1.0, 1, "shared_across_batch")
+    assert config.use_delta_component and config.faithfulness_warmup_steps == 200
+    assert [metric.label for metric in config.metrics] == ["ci_histograms", "identity_ci_error", "ci_l0"]
     assert (config.steps, config.batch_size, config.print_freq) == (10000, 4096, 100)
-    assert (found.sigmoid_type, found.ci_fn_type) == ("hard", "mlp")
+    assert (found.sigmoid_type, found.ci_fn_type) == ("hard", "mlp") and config.sigmoid_type == "hard"
     said = "\n".join(found.notes)
-    for part in ("PGDReconSubsetLoss", "beta=0.5", "use_delta_component", "faithfulness_warmup_steps: 200"):
+    for part in ("train_log_freq is now called print_freq", "loss_metric_configs is now called losses"):
         assert part in said
     assert found.original == original
 
@@ -94,19 +105,22 @@ def test_the_later_code_before_its_list_of_losses() -> None:
 
 def test_other_losses_and_tasks_are_no_reason_to_refuse() -> None:
     original = later_config("tms", {"linear1": 9}, "shared_mlp", (), "leaky_hard", 10, False) | {
-        "task_config": {"task_name": "ih", "vocab_size": 3},
+        "task_config": {"task_name": "memory", "vocab_size": 3},
         "is_embed_unembed_recon": True,
         "loss_metric_configs": [
             {"classname": "FaithfulnessLoss", "coeff": 0.5},
             {"classname": "CIMaskedReconLoss", "coeff": 0.25},
             {"classname": "UnmaskedReconLoss", "coeff": None},
+            {"classname": "NeuronSparsityLoss", "coeff": 1.0},
         ],
     }
     found = read_old_config(original, FILE)
     assert (spd(found).faithfulness_coeff, spd(found).recon_coeff) == (0.5, 0.25)
-    assert spd(found).importance_minimality_coeff == 0.0 and spd(found).out_recon_coeff is None
+    assert spd(found).importance_minimality_coeff == 0.0 and spd(found).out_recon_coeff == 0.0
     said = "\n".join(found.notes)
-    assert "'task_name': 'ih'" in said and "is_embed_unembed_recon" in said
+    assert (
+        "'task_name': 'memory'" in said and "NeuronSparsityLoss" in said and "is_embed_unembed_recon" in said
+    )
 
 
 def test_values_that_cannot_be_are_one_line() -> None:

@@ -17,7 +17,7 @@ from pydantic.fields import FieldInfo
 from tyro.constructors import ConstructorRegistry, PrimitiveTypeInfo, UnsupportedTypeAnnotationError
 
 from microtome.core.config import Config, Note, plain_kinds
-from microtome.core.config_keys import migrate, models_in, nearest, normalise
+from microtome.core.config_keys import is_list_of_models, migrate, models_in, nearest, normalise
 from microtome.core.errors import MicrotomeError
 
 NULLS = ("none", "null", "~")
@@ -102,7 +102,7 @@ def fields_of(*models: type[BaseModel], prefix: str = "", start: Any = None) -> 
     for model in models:
         for name, field in model.model_fields.items():
             default = getattr(start, name, field.get_default(call_default_factory=True))
-            nested = models_in(field.annotation)
+            nested = [] if is_list_of_models(field.annotation) else models_in(field.annotation)
             found = fields_of(*nested, prefix=f"{prefix}{name}.", start=default) if nested else {}
             for flag, entries in (found or {prefix + name: [(field, default)]}).items():
                 flags.setdefault(flag, []).extend(entries)
@@ -112,6 +112,8 @@ def fields_of(*models: type[BaseModel], prefix: str = "", start: Any = None) -> 
 def _flag(entries: Entries) -> Any:
     """The flag as tyro takes it: its own type names, values left for the configuration to check."""
     field, default = entries[0]
+    if is_list_of_models(field.annotation):
+        return _list_flag(field)
     annotation: Any = Union[tuple(entry.annotation for entry, _ in entries)]  # noqa: UP007
     spec = ConstructorRegistry.get_primitive_spec(PrimitiveTypeInfo.make(annotation, set()))
     assert not isinstance(spec, UnsupportedTypeAnnotationError)
@@ -123,6 +125,24 @@ def _flag(entries: Entries) -> Any:
         choices=None,
     )
     return Annotated[str, reader, tyro.conf.arg(help=field.description, help_behavior_hint=hint)]
+
+
+def _list_flag(field: FieldInfo) -> Any:
+    """A list of configurations is one flag, whose value is written as in a YAML file."""
+    spec = ConstructorRegistry.get_primitive_spec(PrimitiveTypeInfo.make(str, set()))
+    assert not isinstance(spec, UnsupportedTypeAnnotationError)
+    reader = replace(spec, instance_from_str=_listed, metavar="YAML")
+    hint = "(default: none)"
+    return Annotated[str, reader, tyro.conf.arg(help=field.description, help_behavior_hint=hint)]
+
+
+def _listed(words: list[str]) -> Any:
+    if words and words[0].lower() in NULLS:
+        return None
+    found = _yaml(words[0]) if words else None
+    if not isinstance(found, list) or not all(isinstance(part, Mapping) for part in found):
+        raise ValueError("needs a YAML list of mappings in quotes, such as '[{key: value}, {key: value}]'")
+    return found
 
 
 def _value(nargs: Any, kinds: set[Any], words: list[str]) -> Any:

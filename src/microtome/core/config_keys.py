@@ -135,6 +135,13 @@ def models_in(annotation: Any) -> list[Model]:
     return found
 
 
+def is_list_of_models(annotation: Any) -> bool:
+    """Whether a field holds several models (or none), one after the other."""
+    if get_origin(annotation) in (list, tuple):
+        return bool(models_in(annotation))
+    return any(is_list_of_models(argument) for argument in get_args(annotation))
+
+
 def _map_nested(annotation: Any, value: Any, visit: Callable[[Model, Mapping[str, Any]], Any]) -> Any:
     """Apply ``visit`` to the mappings inside ``value`` that stand for a nested model; leave the rest."""
     if isinstance(value, Mapping):

@@ -106,7 +106,9 @@ class SPDConfig(Config):
 
     # Losses: null leaves a loss out, 0 only reports it
     losses: tuple[Loss, ...] | None = None
-    """The list of losses, each `{name, coeff, ...}`; null takes those that the coefficients below name."""
+    """The list of losses, each `{name, coeff, ...}` with name faithfulness, importance_minimality, smooth_l0,
+    frequency, schatten, unmasked_recon, ci_masked_recon, stochastic_recon, pgd_recon, persistent_pgd_recon or
+    hidden_acts_recon; null takes those that the coefficients below stand for."""
     faithfulness_coeff: NonNegativeFloat | None = 1.0
     stochastic_recon_coeff: NonNegativeFloat | None = 1.0
     stochastic_recon_layerwise_coeff: NonNegativeFloat | None = 1.0

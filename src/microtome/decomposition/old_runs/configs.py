@@ -13,7 +13,7 @@ from microtome.core.config import Config
 from microtome.core.config_keys import field_annotation, models_in
 from microtome.decomposition.apd_config import APDConfig
 from microtome.decomposition.config import DecompositionConfig, method_of
-from microtome.decomposition.old_runs.later_config import LATER_KEYS, as_paper_settings
+from microtome.decomposition.old_runs.later_config import LATER_KEYS, as_ours
 from microtome.decomposition.spd_config import SPDConfig
 
 Values = dict[str, Any]
@@ -46,8 +46,8 @@ def read_old_config(original: Mapping[str, Any], source: str, method: str | None
     chosen = method or ("spd" if later else method_of(values))
     if chosen == "spd":
         if later:
-            values, ci_fn_type = as_paper_settings(values, notes.append)
-            sigmoid_type = str(original.get("sigmoid_type") or "leaky_hard")
+            values = as_ours(values, source, notes.append, finished=True)
+            sigmoid_type, ci_fn_type = values["sigmoid_type"], values["ci_fn_type"]
         values = _language_models(_first_spellings(values), notes)
     model: type[Config] = APDConfig if chosen == "apd" else SPDConfig
     values = _known(model, values, notes)
