@@ -33,6 +33,7 @@ from microtome.targets.network import Target
 if TYPE_CHECKING:
     from microtome.decomposition.result import Decomposition
 
+
 class FullSPD:
     """Trainable state of SPD on one target (K instances), and its step; a ``Method`` of the loop.
 

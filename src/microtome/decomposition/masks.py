@@ -31,6 +31,15 @@ class Draws:
         self.seed = seed
         self._drawn = 0
 
+    @property
+    def drawn(self) -> int:
+        """How many keys have been asked for."""
+        return self._drawn
+
+    def go_on_from(self, drawn: int) -> None:
+        """The next key is the one that came after ``drawn`` keys."""
+        self._drawn = drawn
+
     def key(self) -> int:
         """A fresh key: stands for one draw over the whole batch."""
         self._drawn += 1

@@ -44,7 +44,7 @@ class MaskedNetwork:
 
     def run(self, x: Tensor, factors: Factors, masks: Masks) -> Tensor:
         """The output ``[K, B, ...]`` with the sites in ``masks`` run as their masked subcomponents."""
-        return self.target(x, _MaskedSites(self.all_sites, factors, masks))
+        return self.target(x, MaskedSites(self.all_sites, factors, masks))
 
     def record(self, x: Tensor) -> tuple[Tensor, dict[str, list[Tensor]]]:
         """The target's own output, and what reaches each decomposed site (an entry a call); no gradients."""
@@ -56,13 +56,13 @@ class MaskedNetwork:
     ) -> tuple[Tensor, dict[str, list[Tensor]]]:
         """``run``, and what reaches each decomposed site on the way, with gradients."""
         seen: dict[str, list[Tensor]] = {name: [] for name in self.sites}
-        sites = _MaskedSites(self.all_sites, factors, masks, seen)
+        sites = MaskedSites(self.all_sites, factors, masks, seen)
         output = self.target(x, sites)
         sites.seen = None  # layers that are computed again in the backward pass have been seen
         return output, seen
 
 
-class _MaskedSites:
+class MaskedSites:
     """The site function of one pass.
 
     ``calls``: how often each site has run, which a target that computes a layer again sets back first.
@@ -86,18 +86,28 @@ class _MaskedSites:
         if name not in self.masks:
             return self.sites[name].apply(x)
         mine = self.masks[name]
-        return masked_output(self.sites[name], x, self.factors[name], mine[call % len(mine)])
+        return self.masked(name, call % len(mine), x, mine[call % len(mine)])
+
+    def masked(self, name: str, call: int, x: Tensor, mask: SiteMask) -> Tensor:
+        """One call of a site under its mask."""
+        del call
+        return masked_output(self.sites[name], x, self.factors[name], mask)
 
 
 def masked_output(
-    site: Site, x: Tensor, factors: tuple[Tensor, Tensor], mask: SiteMask
+    site: Site,
+    x: Tensor,
+    factors: tuple[Tensor, Tensor],
+    mask: SiteMask,
+    inner: Float[Tensor, "K *B C"] | None = None,
 ) -> Float[Tensor, "K *B d_out"]:
     """``(h * (m - r)) U + r x W + b`` with ``h = x V``: equals ``(h * m) U + r x (W - V U) + b``.
 
-    A position that is not routed has ``m = r = 1``, and so exactly the target's output.
+    A position that is not routed has ``m = r = 1``, and so exactly the target's output. ``inner``: h,
+    where it is known.
     """
     v, u = factors
-    inner = times(x, v)
+    inner = times(x, v) if inner is None else inner
     weight, original = mask.components, mask.delta
     if original is not None:
         original = _over_positions(original, inner.ndim - 1)

@@ -1,9 +1,9 @@
 """What all losses of one step share: the target's pass, the subcomponents and their causal importances."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -95,11 +95,17 @@ class WholeBatch:
 
     With one micro-batch in one process this step's mean is the whole batch's. ``combine`` adds up over
     processes. Before several micro-batches, ``collecting`` takes every one's means first.
+
+    ``parts``: this process' micro-batches without gradients, made anew each time it is called, where there
+    are several (``n_parts``); ``kept``: what a loss carries from one of them to the next.
     """
 
     def __init__(self, combine: Callable[[Tensor], Tensor] | None = None) -> None:
         self.combine, self.collecting, self.share = combine, False, 1.0
         self._sums: dict[str, Tensor] = {}
+        self.parts: Callable[[], Iterator[Step]] | None = None
+        self.n_parts = 1
+        self.kept: dict[tuple[str, int], Any] = {}
 
     def mean(self, name: str, own: Tensor) -> Tensor:
         """The whole batch's mean of what ``own`` is this step's mean of.

@@ -3,17 +3,15 @@
 Source: Madry et al. 2018 (projected gradient descent), as parameter decomposition's later code uses it.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from microtome.core.distributed import Processes, all_reduce_sum
+from microtome.decomposition.adversary.attack import Errors
 from microtome.decomposition.adversary.sources import Sources, changed, flat, like
-
-# Sources -> the error of each row of one batch, [K, B].
-Errors = Callable[[Sources], Float[Tensor, "K B"]]
 
 
 def ascend(

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from microtome.decomposition.mask_makers import LazyMasks
-from microtome.decomposition.masks import stochastic_mask
+from microtome.decomposition.masks import Draws, stochastic_mask
 from microtome.decomposition.routing import Routes
 from microtome.decomposition.site_masks import Masks, SiteMask
 from microtome.decomposition.step import Step
@@ -27,24 +27,24 @@ def entries(step: Step, site: str) -> int:
     return step.lower[site][0].shape[-1] + int(step.use_delta)
 
 
-def fresh_sources(step: Step, sites: Sequence[str], init: Init, scope: MaskScope) -> Sources:
+def fresh_sources(
+    step: Step, sites: Sequence[str], init: Init, scope: MaskScope, draws: Draws | None = None
+) -> Sources:
     """Sources to begin an ascent from: uniform in [0, 1), all ones or all zeros.
 
-    Random ones are the same however the batch is cut over processes and micro-batches. One key is drawn from
-    ``step.draws`` for every call of every site, whatever ``init`` is.
+    Random ones are the same however the batch is cut over processes and micro-batches. ``draws``: where
+    they come from, the step's own by default.
     """
+    draws = step.draws if draws is None else draws
     out: Sources = {}
     for site in sites:
         out[site] = []
         for lower in step.lower[site]:
-            shape = [*lower.shape[:-1], entries(step, site)]
-            rows = step.rows
+            shape, rows = [*lower.shape[:-1], entries(step, site)], step.rows
             if scope == "shared_across_batch":
-                shape[1:-1] = [1] * (lower.ndim - 2)
-                rows = slice(0, 1)
-            key = step.draws.key()
+                shape[1:-1], rows = [1] * (lower.ndim - 2), slice(0, 1)
             if init == "random":
-                out[site].append(step.draws.uniform(key, tuple(shape), rows, lower))
+                out[site].append(draws.uniform(draws.key(), shape, rows, lower))
             else:
                 fill = torch.ones if init == "ones" else torch.zeros
                 out[site].append(fill(shape, dtype=lower.dtype, device=lower.device))

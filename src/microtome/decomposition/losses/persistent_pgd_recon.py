@@ -7,7 +7,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from microtome.decomposition.adversary.attack import row_errors, without_gradients
+from microtome.decomposition.adversary.attack import FixedStep
+from microtome.decomposition.adversary.parts import Parts
 from microtome.decomposition.adversary.persistent import PersistentSources
 from microtome.decomposition.adversary.sources import masks_of
 from microtome.decomposition.adversary.witness import Noted, witnessed
@@ -37,21 +38,50 @@ def persistent_pgd_recon(
         yield step.zeros()
         return
     own: dict[str, Tensor] = {} if state is None else state
-    adversary = PersistentSources(step, config, own)
-    loss = _PersistentLoss(step, config, adversary)
-    for _ in range(config.n_warmup_steps):
-        adversary.ascend(step, loss.measured())
+    parts = Parts(step)
+    loss = _PersistentLoss(step, config, own)
+    key = ("persistent_pgd_recon", parts.drawn)
+    sums = step.whole_batch.kept.setdefault(key, _Sums())
+    if sums.n_parts == 0:
+        for _ in range(config.n_warmup_steps):
+            loss.adversary.ascend(step, _measured(parts, loss, own))
     yield from loss.parts()
-    if state is not None:
-        adversary.ascend(step, loss.gradients())
-        adversary.reset_some(step)
+    if state is None:
+        return
+    sums.add(loss.gradients())
+    if sums.n_parts == len(parts):
+        loss.adversary.ascend(step, sums.gradients)
+        loss.adversary.reset_some(step)
+
+
+class _Sums:
+    """The gradients of the micro-batches that are done."""
+
+    def __init__(self) -> None:
+        self.gradients: Gradients = {}
+        self.n_parts = 0
+
+    def add(self, more: Gradients) -> None:
+        self.gradients = {n: self.gradients[n] + g for n, g in more.items()} if self.n_parts else dict(more)
+        self.n_parts += 1
+
+
+def _measured(parts: Parts, loss: "_PersistentLoss", state: dict[str, Tensor]) -> Gradients:
+    """The gradient of the whole batch, by passes of its own."""
+    if len(parts) == 1:
+        return loss.measured()
+    sums = _Sums()
+    for part in parts:
+        sums.add(_PersistentLoss(part, loss.config, state).measured())
+    return sums.gradients
 
 
 class _PersistentLoss:
     """The passes of one step: what is drawn stays drawn from the warm-up to the end."""
 
-    def __init__(self, step: Step, config: PersistentPGDRecon, adversary: PersistentSources) -> None:
-        self.step, self.adversary = step, adversary
+    def __init__(self, step: Step, config: PersistentPGDRecon, state: dict[str, Tensor]) -> None:
+        self.step, self.config = step, config
+        self.adversary = PersistentSources(step, config, state)
         self.rows: Bool[Tensor, "K B"] | None = None
         if config.adv_fraction < 1:
             self.rows = step.uniform(step.x.shape[:2]) < config.adv_fraction
@@ -93,16 +123,15 @@ class _PersistentLoss:
 
     @torch.enable_grad()
     def _measured_pass(self, share: float, routes: Routes) -> Gradients:
-        step = without_gradients(self.step)
+        fixed = FixedStep(self.step)
         stored = {n: t.detach().requires_grad_() for n, t in self.adversary.stored().items()}
-        sources = self.adversary.sources(step, stored)
+        sources = self.adversary.sources(fixed.step, stored)
         # Stochastic rows say nothing about the sources: they may as well be run as adversarial ones.
-        masks = masks_of(step, sources, self._adversarial_routes(routes))
-        errors = row_errors(step, step.network.run(step.x, step.factors, masks))
+        errors = fixed.errors(masks_of(fixed.step, sources, self._adversarial_routes(routes)))
         if self.rows is not None:
             errors = errors * self.rows
         names = self._names(routes)
-        loss = share * step.share * errors.mean(1).sum()
+        loss = share * self.step.share * errors.mean(1).sum()
         found = torch.autograd.grad(loss, [stored[name] for name in names])
         return dict(zip(names, found, strict=True))
 
