@@ -1,11 +1,13 @@
 """Stochastic parameter decomposition: one training step's losses and gradients, K seeds at once.
 
-Source: Bushnaq, Braun, Sharkey, "Stochastic Parameter Decomposition" (2025). The shortcuts taken here (rows
-left out, inner activations shared between passes, wide axes folded away, fused gates) change no loss and no
-gradient; ``spd_plain.py`` is the same step written out, and the tests hold one to the other.
+Source: Bushnaq, Braun, Sharkey, "Stochastic Parameter Decomposition" (2025), and their later code (delta
+component, leaky hard sigmoids, frequency term). The shortcuts taken here (rows left out, inner activations
+shared between passes, wide axes folded away, fused gates) change no loss and no gradient; ``spd_plain.py`` is
+the same step written out, and the tests hold one to the other. ``spd_covers.py`` says for which
+configurations; ``FullSPD`` takes all of them.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,28 +15,28 @@ from jaxtyping import Float
 from torch import Tensor
 
 from microtome.core.seeds import generator
+from microtome.decomposition import loss_configs as kinds
+from microtome.decomposition.causal_importance.functions import CausalImportanceFunction
+from microtome.decomposition.causal_importance.sigmoids import upper_leaky
 from microtome.decomposition.compaction import Rows, all_rows, compact, zero_stays_zero
-from microtome.decomposition.fused import Source, gate_importance, masked_inner
-from microtome.decomposition.gates import gate_values, upper_leaky
+from microtome.decomposition.fast_importance import fast_gates, transposed_product
+from microtome.decomposition.fused import Source, masked_inner, source_numbers
+from microtome.decomposition.fused_importance import FusedSigmoid, fused_importance
+from microtome.decomposition.importance_functions import ImportanceFunctions
 from microtome.decomposition.losses.faithfulness import faithfulness_loss
 from microtome.decomposition.losses.reconstruction import reconstruction_loss
 from microtome.decomposition.masks import draw_key
 from microtome.decomposition.network import Network, SiteInput, network_of, project, site_inputs
+from microtome.decomposition.site_counts import site_counts, site_patterns
 from microtome.decomposition.spd_config import SPDConfig
-from microtome.decomposition.streams import Term
-from microtome.decomposition.subcomponents import Factors, Subcomponents, init_subcomponents
+from microtome.decomposition.spd_covers import covers
+from microtome.decomposition.streams import Term, weighed_terms
+from microtome.decomposition.subcomponents import Factors, init_factors, named_factors, site_draws, with_tied
 from microtome.targets.network import Target
 
 SourceDraw = Callable[[Tensor], Source]
-
-
-def transposed_inner(x: SiteInput, v: Float[Tensor, "K d_in C"]) -> Float[Tensor, "K C N"]:
-    """Inner activations ``x V`` with the batch innermost."""
-    terms = project(x, v)
-    total = torch.bmm(terms[0][1].mT, terms[0][0].mT)
-    for coefficients, matrix in terms[1:]:
-        total = torch.baddbmm(total, matrix.mT, coefficients.mT)
-    return total
+# (inner activations, causal importances) -> what is left of the former, and the delta component's weights
+Masking = Callable[[Tensor, Tensor], tuple[Tensor, Tensor | None]]
 
 
 @dataclass
@@ -45,7 +47,9 @@ class _Step:
     output: Tensor
     factors: Factors
     inner: dict[str, list[Tensor]]
+    gate: dict[str, list[Tensor]]
     ci: dict[str, list[Tensor]]
+    minimality: Tensor
 
 
 class SPD:
@@ -56,26 +60,36 @@ class SPD:
         target: Target,
         config: SPDConfig,
         seeds: list[int],
-        subcomponents: Subcomponents | None = None,
         draw: SourceDraw | None = None,
         coefficients: Mapping[str, Float[Tensor, " K"]] | None = None,
     ) -> None:
-        """``coefficients``: by loss, one for every instance, in place of the configuration's."""
+        """``coefficients``: by the loss' label, one for every instance, in place of the configuration's."""
         self.target, self.config = target, config
         self.n_instances = target.n_instances
-        self.network: Network = network_of(target, config.target_module_patterns)
+        self.network: Network = network_of(target, site_patterns(config))
         sites = self.network.sites
-        first = next(iter(sites.values())).weight
-        self.subcomponents = subcomponents or init_subcomponents(
-            sites, config.C, config.n_ci_mlp_neurons, seeds, first.device
-        )
-        self.parameters = self.subcomponents.named_parameters()
+        device = next(iter(sites.values())).weight.device
+        counts, draws = site_counts(config, sites), site_draws(sites, seeds, device)
+        self._factors, self._tied = init_factors(sites, counts, draws)
+        functions = ImportanceFunctions.initial(sites, counts, config.importance_function, draws)
+        self.functions: Mapping[str, CausalImportanceFunction] = functions.by_site
+        self.parameters = {**named_factors(self._factors), **functions.named()}
         for tensor in self.parameters.values():
             tensor.requires_grad_(True)
-        self.generator = generator(seeds[0], first.device, "masks")
+        self.generator = generator(seeds[0], device, "masks")
         self.draw: SourceDraw = draw or (lambda _: draw_key(self.generator))
+        self._losses = config.all_losses
         self._coefficients = dict(coefficients or {})
         self._compacts: bool | None = None
+
+    @staticmethod
+    def can(config: SPDConfig, target: Target) -> bool:
+        """Whether this step computes what ``config`` asks for on ``target``; ``FullSPD`` always does."""
+        return covers(config, target)
+
+    def factors(self) -> Factors:
+        """``V`` and ``U`` of every site, tied ones as transposed views."""
+        return with_tied(self.network.sites, self._factors, self._tied)
 
     def before_step(self) -> None:
         """Nothing to prepare."""
@@ -85,77 +99,83 @@ class SPD:
 
     def compute(self, x: Float[Tensor, "K B *d"], step: int) -> dict[str, Tensor]:
         """Losses per instance of one step; fills the gradient of every parameter."""
-        losses = self.losses(x, self.config.p_at(step))
+        losses = self.losses(x, step / self.config.steps)
         # Not backward(): the target may be somebody's own module, whose .grad is not ours to fill.
         grads = torch.autograd.grad(losses["total"].sum(), list(self.parameters.values()), allow_unused=True)
         for parameter, grad in zip(self.parameters.values(), grads, strict=True):
             parameter.grad = grad
         return {name: value.detach() for name, value in losses.items()}
 
-    def losses(self, x: Float[Tensor, "K B *d"], p: float | None = None) -> dict[str, Tensor]:
-        """Every loss whose coefficient is set, and their weighted sum ``total``, each ``[K]``.
+    def losses(self, x: Float[Tensor, "K B *d"], fraction: float = 0.0) -> dict[str, Tensor]:
+        """Every loss by label, and their weighted sum ``total``, each ``[K]``.
 
-        ``p`` of the importance minimality; None takes ``pnorm``.
+        ``fraction``: the share of the training that is done, which annealed losses depend on.
         """
-        p = self.config.pnorm if p is None else p
-        shared, importance = self._shared(x, p)
-        c = self.config
-        terms: dict[str, tuple[float, Callable[[], Tensor]]] = {}
-
-        def want(name: str, coefficient: float | None, loss: Callable[[], Tensor]) -> None:
-            if coefficient is not None:
-                terms[name] = (coefficient, loss)
-
-        want(
-            "faithfulness",
-            c.faithfulness_coeff,
-            lambda: faithfulness_loss(self.network.sites, shared.factors),
-        )
-        want("stochastic_recon", c.stochastic_recon_coeff, lambda: self._stochastic(shared))
-        want(
-            "recon", c.recon_coeff, lambda: self._recon(shared, list(self.network.sites), self._by_importance)
-        )
-        want(
-            "out_recon",
-            c.out_recon_coeff,
-            lambda: self._recon(shared, list(self.network.sites), self._unmasked),
-        )
-        want("recon_layerwise", c.recon_layerwise_coeff, lambda: self._layerwise(shared, self._by_importance))
-        want(
-            "stochastic_recon_layerwise",
-            c.stochastic_recon_layerwise_coeff,
-            lambda: self._layerwise(shared, self._by_chance, c.n_mask_samples),
-        )
-        want("importance_minimality", c.importance_minimality_coeff, lambda: importance)
-        want("schatten", c.schatten_coeff, lambda: self._schatten(shared, p))
+        step = self._shared(x, fraction)
         out: dict[str, Tensor] = {}
-        total = torch.zeros_like(importance)
-        for name, (coefficient, loss) in terms.items():
-            # A coefficient of 0 asks for the number in the log and for nothing else.
-            with torch.set_grad_enabled(coefficient != 0):
-                out[name] = loss()
-            if coefficient != 0:
-                total = total + self._coefficients.get(name, coefficient) * out[name]
+        total = torch.zeros(self.n_instances, dtype=step.output.dtype, device=step.output.device)
+        for name, loss in self._losses.items():
+            # A loss without a coefficient asks for the number in the log and for nothing else.
+            with torch.set_grad_enabled(loss.trained):
+                out[name] = self._loss(step, loss)
+            if loss.trained:
+                total = total + self._coefficients.get(name, loss.coeff or 0.0) * out[name]
         return {"total": total, **out}
 
-    def _shared(self, x: Tensor, p: float) -> tuple[_Step, Tensor]:
+    def _loss(self, step: _Step, loss: kinds.AnyLoss) -> Tensor:
+        match loss:
+            case kinds.Faithfulness():
+                return faithfulness_loss(self.network.sites, step.factors)
+            case kinds.ImportanceMinimality():
+                return step.minimality
+            case kinds.Schatten():
+                return self._schatten(step, loss.pnorm)
+            case kinds.UnmaskedRecon():
+                return self._recon(step, list(self.network.sites), self._unmasked)
+            case kinds.CIMaskedRecon():
+                return self._mean(step, loss.sites, self._by_importance)
+            case kinds.StochasticRecon():
+                return self._mean(step, loss.sites, self._by_chance, self.config.n_mask_samples)
+            case _:
+                raise AssertionError(f"spd_covers.py lets {type(loss).__name__} through")
+
+    def _shared(self, x: Tensor, fraction: float) -> _Step:
         self.network.begin_step()
         rows = self._rows(x)
         output, inputs = site_inputs(self.network, rows.x)
-        factors = self.subcomponents.all_factors()
-        inner: dict[str, list[Tensor]] = {}
-        ci: dict[str, list[Tensor]] = {}
-        importance = torch.zeros(self.n_instances, dtype=x.dtype, device=x.device)
+        factors = self.factors()
+        step = _Step(rows, output, factors, {}, {}, {}, output.new_zeros(self.n_instances))
+        minimality = self._minimality()
         for name, calls in inputs.items():
-            inner[name] = [transposed_inner(call, factors[name][0]) for call in calls]
-            ci[name] = []
-            for h in inner[name]:
-                weight = _spread(rows.weight, h.shape[-1])
-                lower, total = gate_importance(h, weight, self.subcomponents.gates[name], p)
-                ci[name].append(lower)
-                positions = rows.n * (h.shape[-1] // rows.weight.shape[1])
-                importance = importance + total / positions
-        return _Step(rows, output, factors, inner, ci), importance
+            inner = [transposed_product(call, factors[name][0]) for call in calls]
+            function = self.functions[name]
+            step.inner[name] = inner
+            step.gate[name] = [fast_gates(function, call, h) for call, h in zip(calls, inner, strict=True)]
+            step.ci[name] = []
+            for gate in step.gate[name]:
+                lower, importance = self._importance(rows, gate, minimality, fraction)
+                step.ci[name].append(lower)
+                step.minimality = step.minimality + importance
+        return step
+
+    def _minimality(self) -> kinds.ImportanceMinimality:
+        found = (loss for loss in self._losses.values() if isinstance(loss, kinds.ImportanceMinimality))
+        return next(found, kinds.ImportanceMinimality())
+
+    def _importance(
+        self, rows: Rows, gate: Tensor, loss: kinds.ImportanceMinimality, fraction: float
+    ) -> tuple[Tensor, Tensor]:
+        """Causal importances for masks, and this call's part of the minimality loss."""
+        binomial = self.config.sampling == "binomial"
+        jitter = self._numbers(gate) if binomial else None
+        weight = _spread(rows.weight, gate.shape[-1])
+        lower, sums = fused_importance(
+            gate, weight, loss.p_at(fraction), loss.eps, _sigmoid(self.config), jitter
+        )
+        mean = sums / (rows.n * (gate.shape[-1] // rows.weight.shape[1]))
+        if loss.beta:
+            mean = mean * (1 + loss.beta * torch.log2(1 + sums))
+        return lower, mean.sum(-1)
 
     def _rows(self, x: Tensor) -> Rows:
         # Counting rows waits for the device, so it pays on a CPU only.
@@ -165,60 +185,71 @@ class SPD:
             self._compacts = zero_stays_zero(self.target, x.shape[-1])
         return compact(x) if self._compacts else all_rows(x)
 
-    def _by_chance(self, inner: Tensor, ci: Tensor) -> Tensor:
-        return masked_inner(inner, ci, self.draw(ci))
+    def _numbers(self, like: Tensor) -> Tensor:
+        source = self.draw(like)
+        return source_numbers(like, source) if isinstance(source, int) else source
+
+    def _by_chance(self, inner: Tensor, ci: Tensor) -> tuple[Tensor, Tensor | None]:
+        source = self.draw(ci)
+        delta = self._numbers(ci[:, :1]).squeeze(1) if self.config.use_delta_component else None
+        return masked_inner(inner, ci, source, delta, self.config.sampling == "binomial"), delta
 
     @staticmethod
-    def _by_importance(inner: Tensor, ci: Tensor) -> Tensor:
-        return inner * ci
+    def _by_importance(inner: Tensor, ci: Tensor) -> tuple[Tensor, Tensor | None]:
+        return inner * ci, None
 
     @staticmethod
-    def _unmasked(inner: Tensor, ci: Tensor) -> Tensor:  # noqa: ARG004
-        return inner
+    def _unmasked(inner: Tensor, ci: Tensor) -> tuple[Tensor, Tensor | None]:  # noqa: ARG004
+        return inner, None
 
-    def _recon(self, step: _Step, masked: list[str], mask: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    def _recon(self, step: _Step, masked: Sequence[str], masking: Masking) -> Tensor:
         """Reconstruction loss with the subcomponents of the sites ``masked`` in place of their weights."""
         calls = dict.fromkeys(self.network.sites, 0)
         replaced = False
 
         def site(name: str, x: SiteInput) -> list[Term]:
+            original = self.network.sites[name].weight
             if name not in masked:
-                return project(x, self.network.sites[name].weight)
+                return project(x, original)
             nonlocal replaced
             call = calls[name]
             calls[name] += 1
             v, u = step.factors[name]
             # Nothing is replaced before the first masked site to run: its input is the target's own.
-            inner = transposed_inner(x, v) if replaced else step.inner[name][call]
+            inner = transposed_product(x, v) if replaced else step.inner[name][call]
             replaced = True
-            return [(mask(inner, step.ci[name][call]).mT, u)]
+            left, delta = masking(inner, step.ci[name][call])
+            return [(left.mT, u), *([] if delta is None else weighed_terms(project(x, original), delta))]
 
         output = self.network.run(step.rows.x, site)
         return reconstruction_loss(
             output, step.output, step.rows.weight, step.rows.n, self.config.output_loss_type
         )
 
-    def _stochastic(self, step: _Step) -> Tensor:
-        n = self.config.n_mask_samples
-        samples = [self._recon(step, list(self.network.sites), self._by_chance) for _ in range(n)]
-        return torch.stack(samples).mean(0)
-
-    def _layerwise(self, step: _Step, mask: Callable[[Tensor, Tensor], Tensor], samples: int = 1) -> Tensor:
-        values = [self._recon(step, [name], mask) for _ in range(samples) for name in self.network.sites]
+    def _mean(self, step: _Step, sites: str, masking: Masking, samples: int = 1) -> Tensor:
+        """The mean over samples, and over sites masked one at a time where ``sites`` is ``layerwise``."""
+        names = list(self.network.sites)
+        passes = [[name] for name in names] if sites == "layerwise" else [names]
+        values = [self._recon(step, one, masking) for _ in range(samples) for one in passes]
         return torch.stack(values).mean(0)
 
     def _schatten(self, step: _Step, p: float) -> Tensor:
         """``mean over rows of sum_c upper^p (|V_c|^2 + |U_c|^2)``, as in the SPD paper's code."""
         total = torch.zeros(self.n_instances, dtype=step.output.dtype, device=step.output.device)
-        for name, calls in step.inner.items():
+        for name, calls in step.gate.items():
             v, u = step.factors[name]
             size = v.square().sum(1) + u.square().sum(2)
-            for h in calls:
-                upper = upper_leaky(gate_values(h, self.subcomponents.gates[name])) + 1e-12
-                weight = _spread(step.rows.weight, h.shape[-1])
-                positions = step.rows.n * (h.shape[-1] // step.rows.weight.shape[1])
+            for gate in calls:
+                upper = upper_leaky(gate) + 1e-12
+                weight = _spread(step.rows.weight, gate.shape[-1])
+                positions = step.rows.n * (gate.shape[-1] // step.rows.weight.shape[1])
                 total = total + torch.einsum("kcn,kc,kn->k", upper.pow(p), size, weight) / positions
         return total
+
+
+def _sigmoid(config: SPDConfig) -> FusedSigmoid:
+    assert config.sigmoid_type in ("paper", "leaky_hard"), config.sigmoid_type
+    return config.sigmoid_type
 
 
 def _spread(weight: Float[Tensor, "K N"], n: int) -> Float[Tensor, "K M"]:

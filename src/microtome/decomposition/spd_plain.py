@@ -1,35 +1,100 @@
-"""SPD's losses written out one after the other, as the paper states them: slow, and easy to check.
+"""SPD's losses written out one after the other, as the paper and the later code state them: easy to check.
 
 The tests and the benchmark hold ``spd.py`` to this. Every row is computed, every pass starts from the
-input, wide matrices are multiplied as they are, and the gates' hidden layers stand in memory as a whole.
+input, wide matrices are multiplied as they are, ``W - V U`` is built for the delta component, and the gates'
+hidden layers stand in memory as a whole.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from microtome.decomposition.gates import gate_values, lower_leaky, upper_leaky
-from microtome.decomposition.losses.faithfulness import faithfulness_loss
-from microtome.decomposition.losses.importance_minimality import importance_minimality_loss
+from microtome.decomposition import loss_configs as kinds
+from microtome.decomposition.causal_importance.functions import CausalImportanceFunction
+from microtome.decomposition.causal_importance.sigmoids import sigmoid_pair
 from microtome.decomposition.losses.reconstruction import reconstruction_loss
 from microtome.decomposition.masks import stochastic_mask
 from microtome.decomposition.spd_config import SPDConfig
-from microtome.decomposition.subcomponents import Subcomponents
-from microtome.targets.network import Target
+from microtome.decomposition.subcomponents import Factors
+from microtome.targets.network import Site, Target
+
+Draw = Callable[[Tensor], Tensor]
+# A site's masks over components, and the weight of its delta component
+Mask = tuple[Tensor, Tensor | None]
 
 
 def plain_spd_losses(
     target: Target,
-    subcomponents: Subcomponents,
+    factors: Factors,
+    functions: Mapping[str, CausalImportanceFunction],
     config: SPDConfig,
     x: Float[Tensor, "K B *d"],
-    draw: Callable[[Tensor], Tensor],
+    draw: Draw,
+    fraction: float = 0.0,
 ) -> dict[str, Tensor]:
-    """The losses of one step, each ``[K]``; ``draw(ci [K, B, C])`` gives the masks' uniform numbers."""
+    """The losses of one step by label, each ``[K]``; ``draw(like [K, B, C])`` gives the uniform numbers.
+
+    ``fraction``: the share of the training that is done.
+    """
     sites = target.sites()
-    factors = subcomponents.all_factors()
+    wanted, seen = _recorded(target, sites, x)
+    for_masks, for_loss = sigmoid_pair(config.sigmoid_type)
+    lower: dict[str, Tensor] = {}
+    upper: dict[str, Tensor] = {}
+    for name in sites:
+        inputs = seen[name]
+        inner = torch.einsum("kbi,kic->kbc", inputs, factors[name][0])
+        gate = functions[name](inner if functions[name].reads == "component_acts" else inputs)
+        blurred = gate if config.sampling == "continuous" else 1.05 * gate - 0.05 * draw(gate)
+        lower[name], upper[name] = for_masks(blurred), for_loss(gate)
+
+    def recon(masks: dict[str, Mask]) -> Tensor:
+        def site(name: str, inputs: Tensor) -> Tensor:
+            if name in masks:
+                return _masked(sites[name], factors[name], masks[name], inputs)
+            return sites[name].apply(inputs)
+
+        weight = torch.ones(x.shape[:2], dtype=x.dtype, device=x.device)
+        return reconstruction_loss(target(x, site), wanted, weight, x.shape[1], config.output_loss_type)
+
+    def chance(name: str) -> Mask:
+        source = draw(lower[name])
+        if config.sampling == "binomial":
+            source = (source < 0.5).to(source.dtype)
+        delta = draw(lower[name][..., :1]) if config.use_delta_component else None
+        return stochastic_mask(lower[name], source), delta
+
+    def mean(layerwise: bool, mask: Callable[[str], Mask], samples: int = 1) -> Tensor:
+        passes: Sequence[Sequence[str]] = [[name] for name in sites] if layerwise else [list(seen)]
+        values = [recon({name: mask(name) for name in one}) for _ in range(samples) for one in passes]
+        return torch.stack(values).mean(0)
+
+    def value(loss: kinds.AnyLoss) -> Tensor:
+        match loss:
+            case kinds.Faithfulness():
+                return _faithfulness(sites, factors)
+            case kinds.ImportanceMinimality():
+                return torch.stack([_minimality(u, loss, fraction) for u in upper.values()]).sum(0)
+            case kinds.UnmaskedRecon():
+                return recon({name: (torch.ones_like(ci), None) for name, ci in lower.items()})
+            case kinds.CIMaskedRecon():
+                return mean(loss.sites == "layerwise", lambda name: (lower[name], None))
+            case kinds.StochasticRecon():
+                return mean(loss.sites == "layerwise", chance, config.n_mask_samples)
+            case _:
+                raise AssertionError(type(loss))
+
+    losses = {label: value(loss) for label, loss in config.all_losses.items()}
+    total = torch.zeros(x.shape[0], dtype=x.dtype, device=x.device)
+    for label, loss in config.all_losses.items():
+        total = total + (loss.coeff or 0.0) * losses[label]
+    return {"total": total, **losses}
+
+
+def _recorded(target: Target, sites: dict[str, Site], x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    """The target's output, and what reaches each site."""
     seen: dict[str, Tensor] = {}
 
     def record(name: str, inputs: Tensor) -> Tensor:
@@ -37,48 +102,29 @@ def plain_spd_losses(
         return sites[name].apply(inputs)
 
     with torch.no_grad():
-        wanted = target(x, record)
-    lower: dict[str, Tensor] = {}
-    importance = torch.zeros(x.shape[0], dtype=x.dtype, device=x.device)
-    for name, inputs in seen.items():
-        inner = torch.einsum("kbi,kic->kcb", inputs, factors[name][0])
-        gate = gate_values(inner, subcomponents.gates[name])
-        lower[name] = lower_leaky(gate).transpose(1, 2)
-        importance = importance + importance_minimality_loss(upper_leaky(gate), config.pnorm)
-    weight = torch.ones(x.shape[:2], dtype=x.dtype, device=x.device)
+        return target(x, record), seen
 
-    def recon(masks: dict[str, Tensor]) -> Tensor:
-        def site(name: str, inputs: Tensor) -> Tensor:
-            if name not in masks:
-                return sites[name].apply(inputs)
-            v, u = factors[name]
-            inner = torch.einsum("kbi,kic->kbc", inputs, v) * masks[name]
-            out = torch.einsum("kbc,kco->kbo", inner, u)
-            bias = sites[name].bias
-            return out if bias is None else out + bias.unsqueeze(1)
 
-        return reconstruction_loss(target(x, site), wanted, weight, x.shape[1], config.output_loss_type)
+def _masked(site: Site, factors: tuple[Tensor, Tensor], mask: Mask, inputs: Tensor) -> Tensor:
+    v, u = factors
+    components, delta = mask
+    inner = torch.einsum("kbi,kic->kbc", inputs, v) * components
+    out = torch.einsum("kbc,kco->kbo", inner, u)
+    if delta is not None:
+        left_out = site.weight - torch.einsum("kic,kco->kio", v, u)
+        out = out + delta * torch.einsum("kbi,kio->kbo", inputs, left_out)
+    return out if site.bias is None else out + site.bias.unsqueeze(1)
 
-    def chance(name: str) -> Tensor:
-        return stochastic_mask(lower[name], draw(lower[name]))
 
-    losses: dict[str, Tensor] = {}
-    if config.faithfulness_coeff is not None:
-        losses["faithfulness"] = faithfulness_loss(sites, factors)
-    if config.stochastic_recon_coeff is not None:
-        draws = [recon({name: chance(name) for name in seen}) for _ in range(config.n_mask_samples)]
-        losses["stochastic_recon"] = torch.stack(draws).mean(0)
-    if config.recon_coeff is not None:
-        losses["recon"] = recon(lower)
-    if config.out_recon_coeff is not None:
-        losses["out_recon"] = recon({name: torch.ones_like(ci) for name, ci in lower.items()})
-    if config.recon_layerwise_coeff is not None:
-        losses["recon_layerwise"] = torch.stack([recon({name: lower[name]}) for name in sites]).mean(0)
-    if config.stochastic_recon_layerwise_coeff is not None:
-        draws = [recon({n: chance(n)}) for _ in range(config.n_mask_samples) for n in sites]
-        losses["stochastic_recon_layerwise"] = torch.stack(draws).mean(0)
-    losses["importance_minimality"] = importance
-    total = torch.zeros_like(importance)
-    for name, value in losses.items():
-        total = total + getattr(config, f"{name}_coeff") * value
-    return {"total": total, **losses}
+def _faithfulness(sites: dict[str, Site], factors: Factors) -> Tensor:
+    errors = [
+        (site.weight - torch.einsum("kic,kco->kio", *factors[name])).square().sum((1, 2))
+        for name, site in sites.items()
+    ]
+    return torch.stack(errors).sum(0) / sum(site.weight[0].numel() for site in sites.values())
+
+
+def _minimality(upper: Float[Tensor, "K B C"], loss: kinds.ImportanceMinimality, fraction: float) -> Tensor:
+    powered = (upper + loss.eps).pow(loss.p_at(fraction))
+    mean = powered.mean(1)
+    return (mean + loss.beta * mean * torch.log2(1 + powered.sum(1))).sum(-1)

@@ -29,6 +29,11 @@ def multiply_terms(terms: Sequence[Term], start: Tensor | None = None) -> Float[
     return total.mT if inner else total
 
 
+def weighed_terms(terms: Sequence[Term], weight: Float[Tensor, "K N"]) -> list[Term]:
+    """The terms with each row multiplied by its weight, the batch innermost."""
+    return [((rows.mT * weight.unsqueeze(1)).contiguous().mT, matrix) for rows, matrix in terms]
+
+
 @dataclass
 class Products:
     """Remembers ``matrix @ projection`` for as long as one step lasts, so that every pass shares it.

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from microtome.decomposition.causal_importance.functions import CausalImportanceFunction
 from microtome.decomposition.causal_importance.sigmoids import sigmoid_pair
-from microtome.decomposition.fused import gate_outputs
+from microtome.decomposition.fused_gates import gate_outputs
 from microtome.decomposition.gates import GateWeights
 from microtome.decomposition.network import SiteInput, project
 from microtome.decomposition.result import Decomposition

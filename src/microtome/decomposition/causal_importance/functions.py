@@ -38,12 +38,12 @@ class CausalImportanceFunction:
         """Gate values of inner activations ``[K, N, C]`` or site inputs ``[K, N, d_in]`` (see ``reads``)."""
         if "w_in" in self.weights:
             return gate_values(x.mT, GateWeights(**{name: self.weights[name] for name in _GATE})).mT
-        layers = self._layers()
+        layers = self.layers()
         if self.kind == "mlp":
             return scalar_mlp(x.mT, layers).mT
         return vector_mlp(x, layers) if self.kind == "vector_mlp" else shared_mlp(x, layers)
 
-    def _layers(self) -> list[Layer]:
+    def layers(self) -> list[Layer]:
         n = len(self.weights) // 2
         return [(self.weights[f"{self.kind}.{i}.W"], self.weights[f"{self.kind}.{i}.b"]) for i in range(n)]
 
