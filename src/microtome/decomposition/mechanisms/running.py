@@ -2,21 +2,13 @@
 
 from collections.abc import Callable
 
-import torch
 from torch import Tensor
 
 from microtome.decomposition.result import Decomposition
+from microtome.targets.network import times
 
 # (site, which call of it in this pass, inner activations) -> what goes on in their place
 Weigh = Callable[[str, int, Tensor], Tensor]
-
-
-def times(x: Tensor, matrix: Tensor) -> Tensor:
-    """``x [K, ..., d_in] @ matrix [K, d_in, d_out]``; ids ``[K, ...]`` pick rows."""
-    if not x.is_floating_point():
-        return torch.stack([m[i] for m, i in zip(matrix, x, strict=True)])
-    out = torch.bmm(x.reshape(x.shape[0], -1, x.shape[-1]), matrix)
-    return out.reshape(*x.shape[:-1], matrix.shape[-1])
 
 
 def run_components(d: Decomposition, x: Tensor, weigh: Weigh, delta: Tensor | float = 0.0) -> Tensor:
