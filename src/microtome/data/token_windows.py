@@ -108,7 +108,8 @@ class TokenWindows:
 
     def spec(self) -> dict[str, Any]:
         """Everything but the tokenizer, which belongs to the model."""
-        return {"kind": "token_windows", **asdict(self.choice), "tokens": self.fingerprint()}
+        own = {"vocab_size": self.vocab_size, "tokens": self.fingerprint()}
+        return {"kind": "token_windows", **asdict(self.choice), **own}
 
     def fingerprint(self) -> str | None:
         """SHA-256 of all tokens: a resumed run must see the text it began with. None for streams."""
@@ -239,7 +240,6 @@ def windows_from_spec(
     spec: Mapping[str, Any],
     tokenizer: Any,
     *,
-    vocab_size: int | None = None,
     device: str | torch.device = "cpu",
     held_out: bool = False,
 ) -> TokenWindows:
@@ -247,10 +247,12 @@ def windows_from_spec(
 
     Raises ``CannotLoad`` where the text has changed since.
     """
-    choice = TextChoice(**{key: value for key, value in spec.items() if key not in ("kind", "tokens")})
+    own = ("kind", "tokens", "vocab_size")
+    choice = TextChoice(**{key: value for key, value in spec.items() if key not in own})
+    choice = choice.held_out() if held_out else choice
+    windows = TokenWindows(choice, tokenizer, vocab_size=spec.get("vocab_size"), device=device)
     if held_out:
-        return TokenWindows(choice.held_out(), tokenizer, vocab_size=vocab_size, device=device)
-    windows = TokenWindows(choice, tokenizer, vocab_size=vocab_size, device=device)
+        return windows
     if spec.get("tokens") not in (None, windows.fingerprint()):
         raise CannotLoad(f"dataset={choice.dataset!r}: has changed since the run began; start a new run")
     return windows

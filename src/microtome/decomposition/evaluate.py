@@ -11,10 +11,13 @@ from microtome.core.runs import RunFolder
 from microtome.core.seeds import generator
 from microtome.data.images import ArrayData, digits
 from microtome.data.loading import DataSource
+from microtome.data.token_windows import TokenWindows
 from microtome.decomposition.apd import APD
 from microtome.decomposition.apd_config import APDConfig
 from microtome.decomposition.apd_plain import attributions
 from microtome.decomposition.attribution.topk import exact_counts, topk_mask
+from microtome.decomposition.config import DecompositionConfig
+from microtome.decomposition.full_spd import FullSPD
 from microtome.decomposition.losses.faithfulness import faithfulness_loss
 from microtome.decomposition.losses.reconstruction import reconstruction_loss
 from microtome.decomposition.masks import stochastic_mask
@@ -36,22 +39,30 @@ Arrays = dict[str, np.ndarray]
 class Reporter:
     """Numbers along the way that are no losses: L0 of each site on fresh inputs."""
 
-    def __init__(self, method: SPD | APD, data: DataSource) -> None:
+    def __init__(self, method: SPD | FullSPD | APD, data: DataSource) -> None:
         self.method, self.data = method, data
 
     def report(self, step: int) -> dict[str, Tensor]:
         """``l0/<site>`` per instance; draws from a stream of its own."""
-        if not isinstance(self.method, SPD):
+        if isinstance(self.method, APD):
             return {}
         method = self.method
         device = next(iter(method.parameters.values())).device
         draws = generator(method.config.seed, device, f"report {step}")
-        x = self.data.batch(512, draws, n_instances=method.n_instances)
+        rows = batch_rows(method.config, self.data, 512)
+        x = self.data.batch(rows, draws, n_instances=method.n_instances)
         found = _importances(_as_result(method), x)
         return {f"l0/{site}": (ci.lower > 0).sum(-1).float().mean(-1) for site, ci in found.items()}
 
 
-def _as_result(method: SPD) -> Decomposition:
+def batch_rows(config: DecompositionConfig, data: DataSource, rows: int) -> int:
+    """Rows to measure on: ``rows`` of vectors; of text, whose rows are long, those of an evaluation batch."""
+    if not isinstance(data, TokenWindows):
+        return rows
+    return min(rows, getattr(config, "eval_batch_size", None) or config.batch_size)
+
+
+def _as_result(method: SPD | FullSPD) -> Decomposition:
     return Decomposition(method.config, method.target, method.parameters)
 
 
@@ -63,7 +74,8 @@ def _importances(d: Decomposition, x: Tensor) -> dict[str, CausalImportance]:
 def store_results(run: RunFolder, d: Decomposition, data: DataSource) -> dict[str, Any]:
     """Measure everything, store the arrays that the pictures are drawn from, and return the summary."""
     device = next(iter(d.parameters.values())).device
-    x = data.batch(ROWS, generator(d.config.seed, device, "evaluation"), n_instances=d.n_instances)
+    rows = batch_rows(d.config, data, ROWS)
+    x = data.batch(rows, generator(d.config.seed, device, "evaluation"), n_instances=d.n_instances)
     run.save_arrays("weights", _weight_arrays(d))
     summary: dict[str, Any] = {"method": d.method, "steps": d.config.steps, "seeds": d.n_instances}
     summary |= _losses(d, x)

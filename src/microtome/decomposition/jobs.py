@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 
-from microtome.core.device import resolve_device, say
-from microtome.core.distributed import Processes
+from microtome.core.device import say
+from microtome.core.distributed import Processes, process_device
 from microtome.core.errors import MicrotomeError, bad_value
 from microtome.data.loading import DataSource, data_from_spec
 from microtome.decomposition.apd import APD, start
@@ -15,8 +15,10 @@ from microtome.decomposition.apd_config import APDConfig
 from microtome.decomposition.apd_variation import Variation
 from microtome.decomposition.config import DecompositionConfig
 from microtome.decomposition.full_spd import FullSPD
+from microtome.decomposition.language_job import load_language_parts
 from microtome.decomposition.spd import SPD
 from microtome.decomposition.spd_config import SPDConfig
+from microtome.decomposition.spd_tasks import SPDLanguageTask
 from microtome.decomposition.start_from import start_from
 from microtome.targets.loading import load_target
 from microtome.targets.network import Target
@@ -40,6 +42,8 @@ class Job:
     train_config: dict[str, Any]
     together: tuple[DecompositionConfig, ...] = ()
     """Configurations that share one batched program, in the order of their instances; empty for one alone."""
+    held_out: DataSource | None = None
+    """What to measure on, where that is not ``data``."""
 
     @classmethod
     def of(
@@ -48,6 +52,7 @@ class Job:
         target: Target,
         data: DataSource,
         train_config: dict[str, Any] | None = None,
+        held_out: DataSource | None = None,
     ) -> "Job":
         """Every chosen instance of ``target``, ``n_seeds`` times. Raises ``MicrotomeError``."""
         for name, tensor in target.state_dict().items():
@@ -56,7 +61,12 @@ class Job:
         chosen = _instances(config, target.n_instances)
         repeated = [k for k in chosen for _ in range(config.n_seeds)]
         target = target.select(repeated).requires_grad_(False).eval()
-        return cls(config, target, data, train_config or {})
+        return cls(config, target, data, train_config or {}, held_out=held_out)
+
+    @property
+    def measured_on(self) -> DataSource:
+        """The inputs of reports and results: held-out text, else draws from ``data``."""
+        return self.data if self.held_out is None else self.held_out
 
     @property
     def seeds(self) -> list[int]:
@@ -74,17 +84,22 @@ class Job:
         each = self.target.n_instances // len(self.configs)
         ranges = [range(i * each, (i + 1) * each) for i in range(len(self.configs))]
         return [
-            Job(config, self.target.select(mine), self.data, self.train_config)
+            Job(config, self.target.select(mine), self.data, self.train_config, held_out=self.held_out)
             for config, mine in zip(self.configs, ranges, strict=True)
         ]
 
     def description(self) -> dict[str, Any]:
         """What a checkpoint says of the job, enough to make it again."""
-        return {"target": self.target.spec(), "data": self.data.spec(), "train_config": self.train_config}
+        return {
+            "target": self.target.spec(),
+            "data": self.data.spec(),
+            "held_out": self.held_out is not None,
+            "train_config": self.train_config,
+        }
 
     def with_data(self, data: DataSource) -> "Job":
         """The same job on other inputs."""
-        return replace(self, data=data)
+        return replace(self, data=data, held_out=None)
 
 
 def _instances(config: DecompositionConfig, available: int) -> list[int]:
@@ -107,11 +122,12 @@ def load_job(
     runs_root: Path = Path("runs"),
     model: str | None = None,
     relative_to: Path | None = None,
+    processes: Processes | None = None,
 ) -> Job:
     """Load the target that the configuration names (or ``model``) and the inputs to decompose it on.
 
-    A path that is not found from the working folder is looked for from ``relative_to``. Raises
-    ``MicrotomeError`` when there is none, or the task does not fit it.
+    A path that is not found from the working folder is looked for from ``relative_to``. Each of several
+    ``processes`` loads its own copy. Raises ``MicrotomeError`` when there is none, or the task does not fit.
     """
     task = config.task_config
     path = (
@@ -119,18 +135,19 @@ def load_job(
         or getattr(task, "pretrained_model_path", None)
         or getattr(config, "pretrained_model_path", None)
     )
-    if task is not None and task.task_name == "lm":
-        raise bad_value(
-            "task_config.task_name",
-            "lm",
-            "language models cannot be decomposed yet",
-            "use tms, residual_mlp, digits, or your own module from Python",
-        )
+    language = config if isinstance(config, SPDConfig) and isinstance(task, SPDLanguageTask) else None
+    if language is not None:
+        path = path or language.pretrained_model_name_hf
     if path is None:
         raise bad_value(
             "pretrained_model_path", None, "no target", "give a run folder, a checkpoint, or `latest`"
         )
-    device = resolve_device(config.device)
+    device = process_device(config.device, processes or Processes())
+    if language is not None:
+        target, data, held_out = load_language_parts(
+            language, path, device=device, runs_root=runs_root, relative_to=relative_to
+        )
+        return Job.of(config, target, data, held_out=held_out)
     want = LATEST.get(task.task_name if task is not None else "", "train")
     loaded = load_target(path, runs_root=runs_root, relative_to=relative_to, device=device, want=want)
     if path == "latest":
@@ -151,10 +168,13 @@ def load_job(
     return Job.of(config, loaded.target, data_from_spec(spec, device), loaded.train_config)
 
 
-def build_method(job: Job, processes: Processes | None = None) -> SPD | FullSPD | APD:
+def build_method(
+    job: Job, processes: Processes | None = None, *, start_over: bool = True
+) -> SPD | FullSPD | APD:
     """The trainable method on the job's target: the fast form of SPD where it computes what is asked for.
 
-    ``processes``: those that share every batch. Raises ``MicrotomeError`` where the method cannot.
+    ``processes``: those that share every batch. ``start_over=False``: a checkpoint will fill the parameters.
+    Raises ``MicrotomeError`` where the method cannot.
     """
     config, n_parts = job.config, len(job.configs)
     each = job.target.n_instances // n_parts
@@ -174,7 +194,7 @@ def build_method(job: Job, processes: Processes | None = None) -> SPD | FullSPD 
         method = FullSPD(job.target, config, job.seeds, processes=processes, coefficients=coefficients)
     else:
         method = SPD(job.target, config, job.seeds, coefficients=coefficients)
-    if config.init_spd_checkpoint is not None:
+    if start_over and config.init_spd_checkpoint is not None:
         start_from(config.init_spd_checkpoint, method.parameters)
     return method
 

@@ -8,21 +8,31 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from microtome.core.errors import CannotLoad, Diverged
+from microtome.core.distributed import Processes, anyone
+from microtome.core.errors import Diverged
 from microtome.core.interrupts import stop_signals
 from microtome.core.progress import progress
 from microtome.core.runs import RunFolder
-from microtome.core.schedules import learning_rate_factor
 from microtome.core.seeds import generator
 from microtome.core.tracking import NoTracker, Tracker
 from microtome.data.loading import DataSource
+from microtome.decomposition.finite_watch import FiniteWatch
+from microtome.decomposition.loop_state import restore, state_of
+from microtome.decomposition.optimiser import Optimiser
+from microtome.decomposition.stored_target import PREFIX, is_large, save_target
+from microtome.decomposition.warm_up import faithfulness_warm_up
 
 CHECKPOINT_SECONDS = 30.0
+PASSED_ON = 5.0  # seconds in which torchrun may pass on a Ctrl-C that its processes have heard already
 
 
 @runtime_checkable
 class Method(Protocol):
-    """What the loop needs of a decomposition method."""
+    """What the loop needs of a decomposition method.
+
+    One that remembers more than parameters from step to step has ``state_tensors`` and
+    ``load_state_tensors`` too; so has a data source that is a stream.
+    """
 
     n_instances: int
     parameters: dict[str, Tensor]
@@ -43,7 +53,7 @@ class Method(Protocol):
 
 @runtime_checkable
 class LoopConfig(Protocol):
-    """The fields of a configuration that the loop reads."""
+    """The fields of a configuration that the loop reads. Some have others: warm-up, clipping, evaluation."""
 
     @property
     def seed(self) -> int: ...
@@ -53,12 +63,6 @@ class LoopConfig(Protocol):
     def batch_size(self) -> int: ...
     @property
     def lr(self) -> float: ...
-    @property
-    def lr_schedule(self) -> str: ...
-    @property
-    def lr_warmup_pct(self) -> float: ...
-    @property
-    def lr_exponential_halflife(self) -> float | None: ...
     @property
     def print_freq(self) -> int: ...
     @property
@@ -71,9 +75,14 @@ class LoopConfig(Protocol):
 
 @dataclass
 class Hooks:
-    """What the caller adds to the loop. Neither may change the training streams."""
+    """What the caller adds to the loop. None may change the training streams.
+
+    Under several processes only the main one calls them, so that they must not exchange anything.
+    ``evaluate`` gets the step and whether slow metrics are due, every ``eval_freq`` steps.
+    """
 
     report: Callable[[int], Mapping[str, Tensor]] = lambda _: {}
+    evaluate: Callable[[int, bool], Mapping[str, Any]] | None = None
     picture: Callable[[int], None] = lambda _: None
     saved: Callable[[int], None] = lambda _: None
     tracker: Tracker = field(default_factory=NoTracker)
@@ -84,7 +93,8 @@ class Hooks:
 class Loop:
     """One run of a method: can be started, stopped, saved and carried on bit for bit on a CPU.
 
-    ``run=None`` trains without touching the disk.
+    ``run=None`` trains without touching the disk. Every one of several ``processes`` runs the loop on the
+    same batches; the method sees to it that each computes its share, and only the main one writes.
     """
 
     def __init__(
@@ -97,15 +107,19 @@ class Loop:
         extra: Mapping[str, Any] | None = None,
         fixed: Mapping[str, Tensor] | None = None,
         hooks: Hooks | None = None,
+        processes: Processes | None = None,
     ) -> None:
-        self.method, self.data, self.config, self.run = method, data, config, run
+        self.method, self.data, self.config, self.folder = method, data, config, run
+        self.processes = processes or Processes()
+        self.run = run if self.processes.main else None
         self.extra, self.fixed = dict(extra or {}), dict(fixed or {})
         self.hooks = hooks or Hooks()
-        self.names = list(method.parameters)
-        leaves = list(method.parameters.values())
-        self.optimizer = torch.optim.AdamW(leaves, lr=config.lr, weight_decay=0.0, fused=True)
-        self.data_generator = generator(config.seed, leaves[0].device, "data")
+        self.optimiser = Optimiser(method.parameters, config)
+        device = next(iter(method.parameters.values())).device
+        self.data_generator = generator(config.seed, device, "data")
         self.step = 0
+        self.warmed_up = not getattr(config, "faithfulness_warmup_steps", 0)
+        self._watch = FiniteWatch()
         self._saved_at = time.monotonic()
 
     def train(self) -> None:
@@ -114,79 +128,110 @@ class Loop:
         Raises ``Diverged`` when a loss stops being finite (the last good checkpoint stays) and
         ``KeyboardInterrupt`` after saving when the user stops the run.
         """
-        c, total = self.config, self.config.steps
+        c, total, main = self.config, self.config.steps, self.processes.main
         if self.step == 0:
-            self.save()
-            if c.image_on_first_step:
-                self.hooks.picture(0)
-        watch = _FiniteWatch()
-        with stop_signals() as stopped, progress(self.hooks.title, total, self.step, self.hooks.show) as bar:
+            self._begin()
+        patience = PASSED_ON if self.processes.size > 1 else 0.0
+        show = self.hooks.show and main
+        with stop_signals(patience) as stopped, progress(self.hooks.title, total, self.step, show) as bar:
             while self.step < total:
                 losses = self._one_step()
-                watch.see(losses, self.step)
+                self._watch.see(losses, self.step)
                 self.step += 1
                 last = self.step == total
-                if self.step % c.print_freq == 0 or last or self.step == 1:
-                    watch.check(self._kept())
-                    bar.update(self.step, self._log(losses))
-                else:
-                    bar.update(self.step)
+                row = self._row(losses, told=self.step % c.print_freq == 0 or last or self.step == 1)
+                bar.update(self.step, row or None)
                 asked = c.save_freq is not None and self.step % c.save_freq == 0
-                if last or asked or stopped.is_set() or self._save_is_due():
-                    watch.check(self._kept())
-                    self._check_parameters()
-                    if last or asked:  # before the checkpoint: what a kill leaves out is written on resume
+                stop, due = anyone([stopped.is_set(), main and self._save_is_due()], self.processes)
+                if last or asked or stop or due:
+                    self._check()
+                    if (last or asked) and main:  # before the checkpoint: a kill in between is made good
                         self.hooks.saved(self.step)
                     self.save()
-                if stopped.is_set():
+                if stop:
                     self._stop()
-                if c.image_freq and self.step % c.image_freq == 0 and not last:
+                if c.image_freq and self.step % c.image_freq == 0 and not last and main:
                     self.hooks.picture(self.step)
+
+    def _begin(self) -> None:
+        """What comes before the first step, saved first so that a kill during it costs nothing."""
+        self.save()
+        if not self.warmed_up:
+            faithfulness_warm_up(self.method, self.config)
+            self.warmed_up = True
+            self._check()
+            self.save()
+        if not self.processes.main:
+            return
+        if self.config.image_on_first_step:
+            self.hooks.picture(0)
+        if self.run is not None and self.run.metrics():  # of a start that was killed
+            self.run.drop_metrics_after(-1)
+        self._write(self._evaluation())
 
     def _one_step(self) -> dict[str, Tensor]:
         c = self.config
-        rate = c.lr * learning_rate_factor(
-            c.lr_schedule, self.step, c.steps, c.lr_warmup_pct, c.lr_exponential_halflife
-        )
-        self.optimizer.param_groups[0]["lr"] = rate
+        self.optimiser.set_rates(self.step)
         x = self.data.batch(c.batch_size, self.data_generator, n_instances=self.method.n_instances)
         self.method.before_step()
         losses = self.method.compute(x, self.step)
         self.method.after_backward()
-        for parameter in self.method.parameters.values():
-            # The fused optimiser walks memory: a transposed gradient would go to the wrong weights.
-            if parameter.grad is not None and parameter.grad.stride() != parameter.stride():
-                parameter.grad = torch.empty_like(parameter).copy_(parameter.grad)
-        self.optimizer.step()
+        self.optimiser.step()
         return losses
 
-    def _log(self, losses: Mapping[str, Tensor]) -> dict[str, float]:
-        values = {**losses, **self.hooks.report(self.step)}
-        rows = {name: value.tolist() for name, value in values.items()}
-        rows["lr"] = self.optimizer.param_groups[0]["lr"]
+    # -- reports -------------------------------------------------------------------------------------------
+
+    def _row(self, losses: Mapping[str, Tensor], told: bool) -> dict[str, float]:
+        """Write this step's row of metrics if one is due; the losses' means for the progress line."""
+        if told:
+            self._watch.check(self._kept())
+        if not self.processes.main:
+            return {}
+        rows: dict[str, Any] = {}
+        shown: dict[str, float] = {}
+        if told:
+            values = {**losses, **self.hooks.report(self.step)}
+            rows = {name: value.tolist() for name, value in values.items()} | self.optimiser.rates
+            shown = {name: float(value.mean()) for name, value in values.items()}
+        self._write(rows | self._evaluation())
+        return shown
+
+    def _evaluation(self) -> dict[str, Any]:
+        """What the evaluation of this step gives; nothing where none is due."""
+        frequency = getattr(self.config, "eval_freq", None)
+        if self.hooks.evaluate is None or frequency is None or self.step % frequency:
+            return {}
+        slow = getattr(self.config, "slow_eval_freq", None)
+        is_slow = slow is not None and self.step % slow == 0
+        if self.step == 0:
+            is_slow = slow is not None and getattr(self.config, "slow_eval_on_first_step", False)
+        return dict(self.hooks.evaluate(self.step, is_slow))
+
+    def _write(self, rows: Mapping[str, Any]) -> None:
+        if not rows:
+            return
         if self.run is not None:
             self.run.log(self.step, rows)
         self.hooks.tracker.log(self.step, rows)
-        return {name: float(value.mean()) for name, value in values.items()}
 
-    def _resume_hint(self) -> str:
-        return f"microtome decompose --resume {self.run.path}" if self.run is not None else ""
+    # -- stopping ------------------------------------------------------------------------------------------
 
     def _kept(self) -> str:
         """Where the last good state is. Carrying on from it would diverge again, bit for bit."""
-        return f" (the last good checkpoint is kept in {self.run.path})" if self.run is not None else ""
+        return f" (the last good checkpoint is kept in {self.folder.path})" if self.folder is not None else ""
 
     def _save_is_due(self) -> bool:
         return time.monotonic() - self._saved_at > CHECKPOINT_SECONDS
 
-    def _check_parameters(self) -> None:
+    def _check(self) -> None:
         """A finite loss may still have had a gradient that is not: such weights are never saved."""
+        self._watch.check(self._kept())
         for name, tensor in self.method.parameters.items():
             if not torch.isfinite(tensor).all():
                 raise Diverged(f"{name}: not finite after step {self.step}; use a smaller lr{self._kept()}")
 
     def _stop(self) -> None:
-        where = f"; carry on with `{self._resume_hint()}`" if self.run is not None else ""
+        where = f"; carry on with `{resume_words(self.folder, self.processes)}`" if self.folder else ""
         raise KeyboardInterrupt(f"Stopped after step {self.step}, everything saved{where}")
 
     # -- state ---------------------------------------------------------------------------------------------
@@ -194,73 +239,36 @@ class Loop:
     def save(self) -> None:
         """Write a checkpoint that holds everything the run needs to go on anywhere."""
         self._saved_at = time.monotonic()
-        if self.run is not None:
-            self.run.save_checkpoint(self.step, self.state(), self.extra)
+        if self.folder is None:
+            return
+        state, extra = self.state(), self.extra  # in every process: a method may gather what it remembers
+        if self.run is None:
+            return
+        if is_large(self.fixed):
+            save_target(self.run, self.fixed, self.extra.get("target", {}))
+            extra = {name: value for name, value in extra.items() if name != "target"}
+        else:
+            state |= {PREFIX + name: tensor.detach().clone() for name, tensor in self.fixed.items()}
+        self.run.save_checkpoint(self.step, state, extra)
 
     def state(self) -> dict[str, Tensor]:
-        """Parameters, optimiser, random streams, and the fixed tensors (the target), by name."""
-        tensors = {name: tensor.detach() for name, tensor in self.method.parameters.items()}
-        tensors.update({f"target/{name}": tensor.detach() for name, tensor in self.fixed.items()})
-        for name, tensor in self.method.parameters.items():
-            for key, value in self.optimizer.state.get(tensor, {}).items():
-                tensors[f"optimizer/{name}/{key}"] = torch.as_tensor(value)
-        tensors["random/data"] = self.data_generator.get_state()
-        tensors["random/method"] = self.method.generator.get_state()
-        # A copy of each: safetensors refuses tensors that share storage, as tied weights may.
-        return {name: tensor.contiguous().clone() for name, tensor in tensors.items()}
+        """Parameters, optimiser, random streams and what else goes on from step to step, by name."""
+        return state_of(self)
 
     def restore(self, step: int, tensors: Mapping[str, Tensor]) -> None:
         """Go back to a saved state; later lines of the metrics are forgotten.
 
         Raises ``CannotLoad`` where the configuration was edited so that the state does not fit it.
         """
-        if step > self.config.steps:
-            raise CannotLoad(
-                f"steps={self.config.steps}: the run is at step {step} already; give at least that"
-            )
-        for name, tensor in self.method.parameters.items():
-            saved = tensors.get(name)
-            if saved is None or saved.shape != tensor.shape:
-                shape = "none" if saved is None else list(saved.shape)
-                raise CannotLoad(
-                    f"{name}: the configuration asks for shape {list(tensor.shape)}, the checkpoint has"
-                    f" {shape}; undo the changes to config.yaml, or start a new run"
-                )
+        restore(self, step, tensors)
         self.step = step
-        for name, tensor in self.method.parameters.items():
-            with torch.no_grad():
-                tensor.copy_(tensors[name])
-            prefix = f"optimizer/{name}/"
-            state = {key.removeprefix(prefix): t for key, t in tensors.items() if key.startswith(prefix)}
-            if state:
-                self.optimizer.state[tensor] = {
-                    key: value.to(tensor.device, copy=True) for key, value in state.items()
-                }
-        self.data_generator.set_state(tensors["random/data"])
-        self.method.generator.set_state(tensors["random/method"])
         if self.run is not None:
             self.run.drop_metrics_after(step)
 
 
-class _FiniteWatch:
-    """Remembers when each loss first stopped being finite, without waiting for the device at every step."""
-
-    def __init__(self) -> None:
-        self.first: Tensor | None = None
-        self.names: list[str] = []
-
-    def see(self, losses: Mapping[str, Tensor], step: int) -> None:
-        self.names = list(losses)
-        finite = torch.stack(list(losses.values())).isfinite().all(1)
-        now = torch.where(finite, torch.inf, float(step))
-        self.first = now if self.first is None else torch.minimum(self.first, now)
-
-    def check(self, kept: str) -> None:
-        if self.first is None or bool(self.first.isinf().all()):
-            return
-        step = int(self.first.min())
-        bad = [
-            n for n, at in zip(self.names, self.first.tolist(), strict=True) if at == step and n != "total"
-        ]
-        what = ", ".join(bad or ["total"])
-        raise Diverged(f"{what}: not finite at step {step}; use a smaller lr or look at the inputs{kept}")
+def resume_words(run: RunFolder, processes: Processes) -> str:
+    """The command that carries a run on, with as many processes."""
+    words = f"decompose --resume {run.path}"
+    if processes.size == 1:
+        return f"microtome {words}"
+    return f"torchrun --nproc-per-node {processes.size} -m microtome {words}"

@@ -53,8 +53,8 @@ class SPDLanguageTask(Config):
     """Texts that a streamed data set is shuffled among."""
     dataset: str = "lennart-finke/SimpleStories"
     """A text file, a folder of them, or the name of a Hugging Face data set."""
-    column_name: str = "story"
-    """The data set's column that holds the text (or the ids)."""
+    column_name: str | None = None
+    """The data set's column that holds the text (or the ids); null takes `text`, `story` or the only one."""
     train_data_split: str = "train"
     eval_data_split: str = "test"
     shuffle_each_epoch: bool = True
