@@ -17,8 +17,11 @@ from microtome.decomposition.config import DecompositionConfig, config_from_mapp
 from microtome.decomposition.decompose import run_job
 from microtome.decomposition.jobs import Job, load_job
 from microtome.decomposition.result import Decomposition, load
+from microtome.decomposition.spd_config import SPDConfig
+from microtome.targets.language_target import LanguageTarget, is_language_model
 from microtome.targets.module_target import ModuleTarget
 from microtome.targets.network import Target
+from microtome.targets.site_check import check_sites
 
 
 def decompose(
@@ -26,7 +29,8 @@ def decompose(
     method: str | None = None,
     *,
     data: DataSource | Shaped[Tensor | np.ndarray, "n *d"] | None = None,
-    sites: Sequence[str] = ("*",),
+    sites: Sequence[str] | Mapping[str, int] = ("*",),
+    identities: Sequence[str] | Mapping[str, int] = (),
     output: str | int | None = None,
     config: DecompositionConfig | Mapping[str, Any] | None = None,
     out_dir: str | Path | None = None,
@@ -36,11 +40,14 @@ def decompose(
 ) -> Decomposition:
     """Take a network's weights apart and return the result, also kept as a run folder.
 
-    ``model``: your own ``nn.Module`` (its ``nn.Linear`` layers that match ``sites`` are decomposed; it is
-    neither changed nor trained), one of our targets, or where a trained target is (``latest``, a run folder,
-    a checkpoint file). ``data``: inputs ``[n, ...]`` to draw batches from, or a data source; a target of ours
-    knows its own. ``output``: which part of what the module returns is compared, where that is no tensor (a
-    key, an attribute or a position). ``method``: ``spd`` (the default, unless ``config`` is for the other) or
+    ``model``: your own ``nn.Module`` (its linear, embedding and convolution layers that match ``sites`` are
+    decomposed; it is neither changed nor trained), a Hugging Face causal language model, one of our targets,
+    or where a trained target is (``latest``, a run folder, a checkpoint file). ``data``: inputs ``[n, ...]``
+    to draw batches from (token ids ``[n, T]`` for a language model), or a data source; a target of ours knows
+    its own. ``sites``: name patterns, or patterns with the number of subcomponents of each (SPD);
+    ``identities``: the same, of layers at whose input an identity is inserted and decomposed. ``output``:
+    which part of what the module returns is compared, where that is no tensor (a key, an attribute or a
+    position). ``method``: ``spd`` (the default, unless ``config`` is for the other) or
     ``apd``. ``settings`` are fields of ``SPDConfig`` or ``APDConfig``, on top of ``config``.
 
     Raises ``MicrotomeError`` for settings that cannot be, for a module without data or that cannot run on it,
@@ -52,10 +59,12 @@ def decompose(
     method = values["method"] = method or method_of(values)
     if isinstance(model, nn.Module):
         if method == "spd":
-            values.setdefault("target_module_patterns", list(sites))
+            _set_sites(values, sites, identities)
             if not isinstance(model, Target):
                 values.setdefault("task_config", {"task_name": "target_data"})
-        job = _job_of_module(model, config_from_mapping(values, "settings"), data, sites, output)
+            if is_language_model(model) or isinstance(model, LanguageTarget):
+                values.setdefault("output_loss_type", "kl")
+        job = _job_of_module(model, config_from_mapping(values, "settings"), data, sites, identities, output)
     else:
         if method == "spd":
             values.setdefault("pretrained_model_path", str(model))
@@ -68,20 +77,49 @@ def decompose(
     )
 
 
+def _set_sites(values: dict[str, Any], sites: Any, identities: Any) -> None:
+    """Sites and identities as the fields of ``SPDConfig`` that they are."""
+    if isinstance(sites, Mapping):
+        values.setdefault("module_info", [{"module_pattern": p, "C": n} for p, n in sites.items()])
+    elif not values.get("module_info"):
+        values.setdefault("target_module_patterns", list(sites))
+    if identities:
+        counts = identities if isinstance(identities, Mapping) else {}
+        default = values.get("C", SPDConfig.model_fields["C"].default)
+        values["identity_module_info"] = [
+            {"module_pattern": pattern, "C": counts.get(pattern, default)} for pattern in identities
+        ]
+
+
 def _job_of_module(
-    model: nn.Module, config: DecompositionConfig, data: Any, sites: Sequence[str], output: str | int | None
+    model: nn.Module, config: DecompositionConfig, data: Any, sites: Any, identities: Any, output: Any
 ) -> Job:
     if data is None:
         raise MicrotomeError("data=None: a module does not know its inputs; pass a tensor [n, ...] of them")
     source = _source(data)
     if isinstance(model, Target):
         return Job.of(config, model, source)
-    target = ModuleTarget(model, getattr(config, "target_module_patterns", sites), output=output)
+    spd = config if isinstance(config, SPDConfig) else None
+    patterns = list(sites) if spd is None else spd.site_patterns
+    inserted = list(identities) if spd is None else spd.identity_patterns
+    if is_language_model(model):
+        checkpointing = spd is not None and spd.activation_checkpointing
+        target = LanguageTarget(model, None, patterns, inserted, checkpointing=checkpointing)
+    else:
+        target = ModuleTarget(model, patterns, output=output, identities=inserted)
+    _check_kinds(target, config)
+    _try_out(target, source)
+    return Job.of(config, target, source)
+
+
+def _check_kinds(target: ModuleTarget, config: DecompositionConfig) -> None:
     for name, site in target.sites().items():
         if site.weight.dtype != torch.float32:
             raise bad_value(name, site.weight.dtype, "not single precision", "pass module.float()")
-    _try_out(target, source)
-    return Job.of(config, target, source)
+        if config.method == "apd" and site.kind in ("embedding", "conv2d"):
+            raise bad_value(
+                "sites", name, f"APD does not decompose a site of kind {site.kind}", "use method='spd'"
+            )
 
 
 def _try_out(target: ModuleTarget, source: DataSource) -> None:
@@ -89,8 +127,7 @@ def _try_out(target: ModuleTarget, source: DataSource) -> None:
     x = source.batch(2, generator(0), n_instances=1)
     device = next(target.parameters()).device
     try:
-        with torch.no_grad():
-            target(x.to(device))
+        check_sites(target, x.to(device))
     except (RuntimeError, IndexError, TypeError) as error:
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         kind = f"{x.dtype} of shape [n, {', '.join(map(str, x.shape[2:]))}]"

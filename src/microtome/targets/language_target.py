@@ -16,6 +16,12 @@ from microtome.targets.recomputing import blocks_of, recomputed
 from microtome.targets.site_calls import SiteCalls
 
 
+def is_language_model(model: Any) -> bool:
+    """Whether it is a model of transformers with a head that predicts tokens."""
+    head = getattr(model, "get_output_embeddings", None)
+    return hasattr(model, "config") and callable(head) and head() is not None
+
+
 class LanguageTarget(ModuleTarget):
     """A frozen causal language model: ids ``[K, B, T]`` to logits ``[K, B, T, vocab]``.
 
@@ -39,7 +45,7 @@ class LanguageTarget(ModuleTarget):
         sharing: Mapping[str, Mapping[str, str]] | None = None,
         copied: bool = True,
     ) -> None:
-        if not hasattr(model, "get_output_embeddings") or not hasattr(model, "config"):
+        if not is_language_model(model):
             raise bad_value(
                 "model",
                 type(model).__name__,

@@ -59,6 +59,11 @@ class ModuleTarget(Target):
         self._names, self._tied = self._sharing["layers"], self._sharing["tied"]
         self._identities = identity_widths(self.module, self.identities)
 
+    @property
+    def layer_names(self) -> list[str]:
+        """Every layer that is replaced, those that share a site's weight too."""
+        return list(self._names)
+
     def train(self, mode: bool = True) -> "ModuleTarget":  # noqa: ARG002
         """Stays in evaluation mode: dropout and batch statistics would change the network being explained."""
         return self

@@ -1,0 +1,69 @@
+"""Whether a module's sites are all there is to their weights, tried out before a decomposition begins."""
+
+import torch
+from torch import Tensor
+
+from microtome.core.errors import MicrotomeError
+from microtome.targets.module_target import ModuleTarget
+from microtome.targets.network import Site
+from microtome.targets.site_kinds import base_class
+
+TOLERANCE = 1e-3  # of the output's size: rounding, also that of half precision inside
+
+
+def check_sites(target: ModuleTarget, x: Tensor) -> None:
+    """Run ``target`` on ``x`` with each site computed from its own weight: it must be the same network.
+
+    Raises MicrotomeError when it is not, when a site does not run, and when its weight is used elsewhere too,
+    where masking its subcomponents would change nothing.
+    """
+    sites = target.sites()
+    with torch.no_grad():
+        plain = target(x)
+    replaced, elsewhere = _dependence_on_weights(target, sites, x)
+    if elsewhere:
+        raise MicrotomeError(
+            f"site {elsewhere[0]!r}: the module reads its weight outside the layer as well, where its "
+            "subcomponents cannot stand in; call the layer there, or leave it out of the sites"
+        )
+    error, size = float((replaced - plain).abs().max()), float(plain.abs().max())
+    if not error <= TOLERANCE * size + 1e-6:
+        own = [n for n in target.layer_names if _has_own_forward(target, n)]
+        shown = f", such as {own[0]}, which has a forward pass of its own" if own else ""
+        raise MicrotomeError(
+            f"sites: a layer computes something else than input @ weight + bias{shown}: the output changes"
+            f" by {error:.2g} (it is up to {size:.2g}); leave that layer out, and call module.eval() first if it "
+            "changes at every call"
+        )
+
+
+def _dependence_on_weights(
+    target: ModuleTarget, sites: dict[str, Site], x: Tensor
+) -> tuple[Tensor, list[str]]:
+    """The output by the sites' own weights, and the sites whose layer's weight still has a part in it."""
+    detached = {n: Site(s.name, s.weight.detach(), _detached(s.bias)) for n, s in sites.items()}
+    weights = {n: target.module.get_submodule(n)._parameters.get("weight") for n in target.layer_names}
+    weights = {name: weight for name, weight in weights.items() if weight is not None}
+    with torch.enable_grad():
+        for weight in weights.values():
+            weight.requires_grad_(True)
+        try:
+            out = target(x, lambda name, value: detached[name].apply(value))
+            gradients: tuple[Tensor | None, ...] = (None,) * len(weights)
+            if out.requires_grad:
+                gradients = torch.autograd.grad(out.sum(), list(weights.values()), allow_unused=True)
+        finally:
+            for weight in weights.values():
+                weight.requires_grad_(False)
+    found = [name for name, gradient in zip(weights, gradients, strict=True) if gradient is not None]
+    return out.detach(), found
+
+
+def _detached(bias: Tensor | None) -> Tensor | None:
+    return None if bias is None else bias.detach()
+
+
+def _has_own_forward(target: ModuleTarget, name: str) -> bool:
+    layer = target.module.get_submodule(name)
+    base = base_class(layer)
+    return base is not None and type(layer).forward is not base.forward
