@@ -1,12 +1,18 @@
 """The fast step of SPD against the equations written out: same losses, same gradients."""
 
+from collections.abc import Callable, Sequence
+
 import pytest
 import torch
 from torch import Tensor, nn
 
 from microtome.data.sparse_features import SparseFeatures
+from microtome.decomposition import full_spd
+from microtome.decomposition.causal_importance.sigmoids import sigmoid_pair
 from microtome.decomposition.compaction import compact, zero_stays_zero
-from microtome.decomposition.gates import gate_values, lower_leaky, upper_leaky
+from microtome.decomposition.full_spd import FullSPD
+from microtome.decomposition.gates import gate_values
+from microtome.decomposition.masks import Draws
 from microtome.decomposition.spd import SPD
 from microtome.decomposition.spd_config import SPDConfig
 from microtome.decomposition.spd_plain import plain_spd_losses
@@ -125,27 +131,53 @@ def gradients(losses: dict[str, Tensor], parameters: dict[str, Tensor]) -> dict[
     return dict(zip(parameters, grads, strict=True))
 
 
+LATER_LOSSES = (
+    {"name": "importance_minimality", "coeff": 0.05, "pnorm": 2.0, "p_anneal_start_frac": 0.2,
+     "p_anneal_final_p": 0.7, "eps": 1e-3, "beta": 0.4},
+    {"name": "stochastic_recon", "coeff": 1.3},
+    {"name": "stochastic_recon", "coeff": 0.7, "sites": "layerwise"},
+    {"name": "ci_masked_recon", "coeff": 0.4},
+    {"name": "unmasked_recon", "coeff": None},
+)  # fmt: skip
+LATER = {"sigmoid_type": "leaky_hard", "use_delta_component": True, "losses": LATER_LOSSES}
+SETTINGS = {
+    "paper": {"n_ci_mlp_neurons": 4, "pnorm": 2.0, **ALL_LOSSES},
+    "paper, linear gates, two samples": {"n_ci_mlp_neurons": 0, "n_mask_samples": 2, **ALL_LOSSES},
+    "paper, kl, p below 1": {
+        "n_ci_mlp_neurons": 3, "pnorm": 0.9, "output_loss_type": "kl", **ALL_LOSSES
+    },
+    "later": {"ci_fn_type": "mlp", "ci_fn_hidden_dims": (3,), **LATER},
+    "later, vector mlp": {"ci_fn_type": "vector_mlp", "ci_fn_hidden_dims": (3,), **LATER},
+    "later, shared mlp": {"ci_fn_type": "shared_mlp", "ci_fn_hidden_dims": (6, 5), **LATER},
+    "later, binomial": {
+        "ci_fn_type": "shared_mlp", "ci_fn_hidden_dims": (), **LATER, "sampling": "binomial"
+    },
+}  # fmt: skip
+
+
+def off_zero(method: SPD, dtype: torch.dtype) -> None:
+    """Parameters in ``dtype``, their biases away from the kinks of the sigmoids."""
+    for name, tensor in method.parameters.items():
+        moved = tensor.detach().to(dtype)
+        if name.endswith(("b_in", "b_out", ".b")):
+            moved = moved + 0.3 * torch.randn(moved.shape, generator=torch.Generator().manual_seed(5))
+        tensor.data = moved.to(dtype)
+
+
 @pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize(
-    ("hidden", "pnorm", "loss", "samples"), [(4, 2.0, "mse", 1), (0, 1.0, "mse", 2), (3, 0.9, "kl", 1)]
-)
+@pytest.mark.parametrize("settings", SETTINGS)
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 2e-6)])
-def test_fast_step_equals_the_equations(case, hidden, pnorm, loss, samples, dtype, tolerance):
+def test_fast_step_equals_the_equations(case, settings, dtype, tolerance):
     target, x = CASES[case](dtype)
     target.requires_grad_(False)
-    config = SPDConfig(
-        C=4, n_ci_mlp_neurons=hidden, pnorm=pnorm, output_loss_type=loss, n_mask_samples=samples, **ALL_LOSSES
-    )
+    config = SPDConfig(C=4, **SETTINGS[settings])
+    assert SPD.can(config, target)
     fast = SPD(target, config, [0, 1])
-    with torch.no_grad():
-        for name, tensor in fast.parameters.items():
-            moved = tensor.to(dtype)
-            if name.endswith(("b_in", "b_out")):
-                moved = moved + 0.3 * torch.randn(moved.shape, generator=torch.Generator().manual_seed(5))
-            tensor.data = moved.to(dtype)
+    off_zero(fast, dtype)
     fast.draw = SparseDraw(x, 7).fast
-    ours = fast.losses(x)
-    plain = plain_spd_losses(target, fast.subcomponents, config, x, SparseDraw(x, 7).plain)
+    ours = fast.losses(x, 0.6)
+    plain = plain_spd_losses(target, fast.factors(), fast.functions, config, x, SparseDraw(x, 7).plain, 0.6)
+    assert set(ours) == set(plain)
     for name, value in plain.items():
         # KL is a small difference of larger numbers: its rounding is absolute.
         torch.testing.assert_close(ours[name], value, rtol=tolerance, atol=tolerance * 0.1)
@@ -156,38 +188,135 @@ def test_fast_step_equals_the_equations(case, hidden, pnorm, loss, samples, dtyp
         assert float(error) < (tolerance if dtype == torch.float64 else 5e-6), name
 
 
+class CountedDraws(Draws):
+    """``Draws`` whose n-th key to be used stands for the n-th numbers of a ``SparseDraw``."""
+
+    def __init__(self, source: SparseDraw) -> None:
+        super().__init__(0)
+        self.source, self.used = source, dict[int, int]()
+
+    def uniform(self, key: int, shape: Sequence[int], rows: slice, like: Tensor) -> Tensor:
+        self.source.calls = self.used.setdefault(key, len(self.used))
+        width = shape[2] if len(shape) > 2 else 1
+        numbers = self.source.full(torch.empty(shape[0], 0, width), shape[1])
+        return numbers.reshape(tuple(shape)).to(like.dtype)
+
+
+@pytest.mark.parametrize("case", ["tms with hidden layer", "residual mlp with biases", "any module"])
+@pytest.mark.parametrize("settings", SETTINGS)
+def test_fast_step_equals_the_step_that_takes_everything(monkeypatch, case, settings):
+    target, x = CASES[case](torch.float64)
+    target.requires_grad_(False)
+    config = SPDConfig(C=4, steps=10, **{**SETTINGS[settings], "n_mask_samples": 2})
+    fast, full = SPD(target, config, [0, 1]), FullSPD(target, config, [0, 1])
+    assert set(fast.parameters) == set(full.parameters)
+    off_zero(fast, torch.float64)
+    for name, tensor in full.parameters.items():
+        tensor.data = fast.parameters[name].detach().clone()
+    fast.draw = SparseDraw(x, 7).fast
+    monkeypatch.setattr(full_spd, "Draws", lambda _: CountedDraws(SparseDraw(x, 7)))
+    ours, theirs = fast.compute(x, 6), full.compute(x, 6)
+    assert set(ours) == set(theirs)
+    for name, value in theirs.items():
+        torch.testing.assert_close(ours[name], value.double(), rtol=1e-9, atol=1e-12)
+    for name, parameter in full.parameters.items():
+        mine, other = fast.parameters[name].grad, parameter.grad
+        if parameter.numel():
+            assert mine is not None
+            assert other is not None
+            assert float((mine - other).norm()) <= 1e-9 * float(other.norm()), name
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"ci_fn_mode": "global", "ci_fn_type": "shared_mlp"},
+        {"ci_fn_hidden_dims": (4, 4)},
+        {"sigmoid_type": "normal"},
+        {"gradient_accumulation_steps": 2},
+        {"autocast_bf16": True},
+        {"losses": ({"name": "faithfulness", "relative": True, "coeff": 1.0},)},
+        {"losses": ({"name": "stochastic_recon", "sites": "subset", "coeff": 1.0},)},
+        {"losses": ({"name": "pgd_recon", "coeff": 1.0},)},
+    ],
+)
+def test_what_the_fast_step_does_not_compute_it_leaves_to_the_other(setting):
+    target, _ = tms(torch.float32)
+    assert SPD.can(SPDConfig(C=4), target)
+    assert not SPD.can(SPDConfig(C=4, **setting), target)
+
+
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-6)])
 @pytest.mark.parametrize("hidden", [0, 1, 16])
 def test_gates_equal_the_plain_formulation(dtype, tolerance, hidden):
-    from microtome.decomposition.fused import gate_importance
+    from microtome.decomposition.fused_gates import fused_gates
     from microtome.decomposition.gates import GateWeights, init_gates
 
     g = torch.Generator().manual_seed(0)
     gates = init_gates(2, 3, hidden, [g, g])
-    # Off zero: exactly there the sigmoids have a kink, where any slope between two is right.
     gates = GateWeights(gates.w_in, gates.b_in + 0.1, gates.w_out, gates.b_out + 0.05)
     inner = 3 * torch.randn(2, 3, 700, generator=g)
-    weight = torch.rand(2, 700, generator=g)
     upstream = torch.randn(2, 3, 700, generator=g)
 
-    def run(fused: bool, kind: torch.dtype) -> list[Tensor]:
+    def run(function: Callable[[Tensor, GateWeights], Tensor], kind: torch.dtype) -> list[Tensor]:
         leaves = [
             t.to(kind).requires_grad_() for t in (inner, gates.w_in, gates.b_in, gates.w_out, gates.b_out)
         ]
-        h, weights = leaves[0], GateWeights(*leaves[1:])
-        if fused:
-            lower, importance = gate_importance(h, weight.to(kind), weights, 1.5)
-        else:
-            value = gate_values(h, weights)
-            lower = lower_leaky(value)
-            powered = (upper_leaky(value) + 1e-12).pow(1.5)
-            importance = torch.einsum("kcn,kn->k", powered, weight.to(kind))
-        total = (lower * upstream.to(kind)).sum() + importance.sum()
+        value = function(leaves[0], GateWeights(*leaves[1:]))
+        total = (value * upstream.to(kind)).sum()
         grads = torch.autograd.grad(total, leaves, allow_unused=True, materialize_grads=True)
-        return [lower.detach(), importance.detach(), *grads]
+        return [value.detach(), *grads]
 
-    for mine, plain in zip(run(True, dtype), run(False, torch.float64), strict=True):
+    for mine, plain in zip(run(fused_gates, dtype), run(gate_values, torch.float64), strict=True):
         assert float((mine.double() - plain).norm()) <= tolerance * max(float(plain.norm()), 1e-9)
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+@pytest.mark.parametrize("sigmoid", ["paper", "leaky_hard"])
+@pytest.mark.parametrize("jittered", [False, True])
+@pytest.mark.parametrize(("p", "eps"), [(1.0, 1e-12), (1.0, 0.01), (2.0, 0.01), (1.5, 1e-12), (0.7, 1e-12)])
+def test_importances_equal_the_plain_formulation(monkeypatch, compiled, sigmoid, jittered, p, eps):
+    from microtome.decomposition.fused_importance import fused_importance
+
+    if not compiled:
+        monkeypatch.setattr("microtome.decomposition.kernels.single_precision.load_library", lambda _: None)
+    g = torch.Generator().manual_seed(0)
+    gate = 1.5 * torch.randn(2, 3, 1500, generator=g) + 0.3
+    upstream, weight = torch.randn(2, 3, 1500, generator=g), torch.rand(2, 1500, generator=g)
+    jitter, d_sums = torch.rand(2, 3, 1500, generator=g), torch.randn(2, 3, generator=g)
+    leaf = gate.clone().requires_grad_()
+    lower, sums = fused_importance(leaf, weight, p, eps, sigmoid, jitter if jittered else None)
+    ours = torch.autograd.grad((lower * upstream).sum() + (sums * d_sums).sum(), leaf)[0]
+
+    exact = gate.double().requires_grad_()
+    read = 1.05 * exact - 0.05 * jitter if jittered else exact
+    for_masks, for_loss = sigmoid_pair(sigmoid)
+    plain_sums = ((for_loss(exact) + eps).pow(p) * weight.unsqueeze(1)).sum(-1)
+    plain_lower = for_masks(read)
+    plain = torch.autograd.grad((plain_lower * upstream).sum() + (plain_sums * d_sums).sum(), exact)[0]
+    torch.testing.assert_close(lower.double(), plain_lower, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(sums.double(), plain_sums, rtol=2e-6, atol=0)
+    torch.testing.assert_close(ours.double(), plain, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+@pytest.mark.parametrize("binary", [True, False])
+def test_masks_of_a_delta_component_equal_the_equation(monkeypatch, compiled, binary):
+    from microtome.decomposition import fused
+
+    if not compiled:
+        monkeypatch.setattr("microtome.decomposition.kernels.single_precision.load_library", lambda _: None)
+    g = torch.Generator().manual_seed(0)
+    inner, ci, source, upstream = (torch.rand(2, 3, 40, generator=g) for _ in range(4))
+    delta = torch.rand(2, 40, generator=g)
+    leaves = [inner.clone().requires_grad_(), ci.clone().requires_grad_()]
+    ours = fused.masked_inner(leaves[0], leaves[1], source, delta, binary)
+    u = (source < 0.5).float() if binary else source
+    plain = leaves[0] * (leaves[1] + (1 - leaves[1]) * u - delta.unsqueeze(1))
+    torch.testing.assert_close(ours, plain)
+    grads = (torch.autograd.grad((out * upstream).sum(), leaves) for out in (ours, plain))
+    for mine, expected in zip(*grads, strict=True):
+        torch.testing.assert_close(mine, expected)
 
 
 def test_compaction_keeps_what_matters():
@@ -215,7 +344,9 @@ def test_without_a_compiler_the_numbers_are_the_same(monkeypatch):
     results = []
     for without in (False, True):
         if without:
-            monkeypatch.setattr("microtome.decomposition.fused.load_library", lambda name: None)
+            monkeypatch.setattr(
+                "microtome.decomposition.kernels.single_precision.load_library", lambda _: None
+            )
         numbers = torch.Generator().manual_seed(3)
         method = SPD(target, config, [0, 1], draw=lambda like: torch.rand(like.shape, generator=numbers))  # noqa: B023
         losses = method.compute(x, 0)
@@ -232,7 +363,7 @@ def test_numbers_of_a_key_are_uniform_and_fresh(monkeypatch, compiled):
     from microtome.decomposition import fused
 
     if not compiled:
-        monkeypatch.setattr(fused, "load_library", lambda name: None)
+        monkeypatch.setattr("microtome.decomposition.kernels.single_precision.load_library", lambda _: None)
     like = torch.empty(4, 50, 500)
     first, again, other = (fused.source_numbers(like, key) for key in (12345, 12345, 12346))
     assert torch.equal(first, again)

@@ -44,6 +44,7 @@ class CausalImportanceFunction:
         return vector_mlp(x, layers) if self.kind == "vector_mlp" else shared_mlp(x, layers)
 
     def layers(self) -> list[Layer]:
+        """Weight and bias of every layer, of functions that are kept in layers."""
         n = len(self.weights) // 2
         return [(self.weights[f"{self.kind}.{i}.W"], self.weights[f"{self.kind}.{i}.b"]) for i in range(n)]
 
