@@ -10,8 +10,8 @@ from microtome.core.errors import MicrotomeError
 
 ABOUT = (
     "Measures a decomposition on inputs that it was not trained on, and prints a table of checks: what was"
-    " measured, what was asked, passed, failed, unclear or not measured, and why. RUN is a run folder, its name,"
-    " latest, or a folder or model file of the original codes. Written into the run: evaluation.json,"
+    " measured, what was asked, passed, failed, unclear or not measured, and why. RUN is a run folder, its"
+    " name, latest, or a folder or model file of the original codes. Written into the run: evaluation.json,"
     " results/evaluation.npz, plots/evaluation_*.png."
 )
 
@@ -58,7 +58,6 @@ def main(arguments: Sequence[str]) -> int:
         )
     print(found)
     assert found.run is not None
-    print(
-        f"Numbers and pictures: {found.run.path}/evaluation.json, results/evaluation.npz, plots/evaluation_*.png"
-    )
+    files = "evaluation.json, results/evaluation.npz, plots/evaluation_*.png"
+    print(f"Numbers and pictures in {found.run.path}: {files}")
     return 1 if options.strict and not found.passed else 0

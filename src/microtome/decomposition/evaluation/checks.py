@@ -1,4 +1,4 @@
-"""The checks of a verdict: what was measured, what was asked, and whether the one can be told from the other."""
+"""The checks of a verdict: what was measured, what was asked, and whether one can be told from the other."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -32,6 +32,13 @@ class Check:
     limit: float | None = None
     seeds_passed: int = 0
     unit: str = ""
+
+    @property
+    def verdict(self) -> str:
+        """The status; with several seeds of which some pass, how many do not."""
+        if self.status in ("passed", "not measured") or len(self.values) < 2 or not self.seeds_passed:
+            return self.status
+        return f"{self.status} {len(self.values) - self.seeds_passed}/{len(self.values)}"
 
     @property
     def measured(self) -> str:
@@ -76,7 +83,7 @@ def judged(
     wanted: str = "",
     unit: str = "",
 ) -> Check:
-    """The check of ``values`` against ``limit``; ``failed`` says what it means, or makes it of the worst seed."""
+    """The check of ``values`` against ``limit``; ``failed``: what that means, or makes it of a seed."""
     values = np.asarray(values, dtype=float)
     half = np.zeros_like(values) if margins is None else np.asarray(margins)
     sign = 1.0 if at_most else -1.0

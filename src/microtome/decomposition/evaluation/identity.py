@@ -1,6 +1,6 @@
 """Causal importances of one feature at a time, against the pattern that a toy model's mechanisms give."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
@@ -22,7 +22,7 @@ Pattern = IdentitySites | DenseSites
 
 @dataclass
 class Identity:
-    """``importances[site]`` [K, n, C] of single features, and how many entries are off, by site and tolerance.
+    """``importances[site]`` [K, n, C] of single features, and how many entries are off.
 
     ``errors[site][tolerance]`` is [K]; ``refused`` says why a site could not be compared.
     """
@@ -77,17 +77,17 @@ def matched(patterns: Sequence[Pattern], sites: Sequence[str]) -> dict[str, Patt
     return found
 
 
-def _of_architecture(d: Decomposition, sites: Sequence[str]) -> Mapping[str, Pattern]:
-    config = d.target.config
+def _of_architecture(d: Decomposition, sites: Sequence[str]) -> dict[str, Pattern]:
+    assert isinstance(d.target, TMS | ResidMLP)
+    n_features = d.target.config.n_features
     if isinstance(d.target, TMS):
         dense, k = "hidden_layers.*", d.target.config.n_hidden
     else:
-        assert isinstance(d.target, ResidMLP)
         dense, k = "*.mlp_out", d.target.config.d_mlp
     return {
         site: DenseSites(layer_pattern=site, k=k)
         if fnmatchcase(site, dense)
-        else IdentitySites(layer_pattern=site, n_features=config.n_features)
+        else IdentitySites(layer_pattern=site, n_features=n_features)
         for site in sites
     }
 

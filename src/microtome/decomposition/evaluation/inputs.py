@@ -1,7 +1,6 @@
 """What an evaluation runs on: inputs that the training has not seen, with the truth where it is known."""
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
 
 import torch
 from jaxtyping import Shaped
@@ -51,22 +50,34 @@ def inputs_of(
     return source, _words(source)
 
 
+def sizes(source: DataSource, n: int, size: int) -> tuple[int, int]:
+    """How many batches of how many inputs there are: of a fixed set each input is used once at most."""
+    if not isinstance(source, ArrayData):
+        return n, size
+    n = min(n, len(source.x))
+    return n, min(size, len(source.x) // n)
+
+
 def batches(
     source: DataSource, n: int, size: int, n_instances: int, seed: int, device: torch.device
 ) -> Iterator[Labelled]:
     """``n`` batches ``[K, size, ...]``, each with labels (-100 where there is none) or None.
 
-    Token numbers are labelled by the token that follows; other inputs by their class, where it is known.
+    Token numbers are labelled by the token that follows; other inputs by their class, where it is known. A
+    fixed set is gone through in random order, so that batches share no input: see ``sizes``.
     """
     draws = generator(seed, device, "evaluation inputs")
+    if isinstance(source, ArrayData):
+        order = torch.randperm(len(source.x), generator=draws, device=device).to(source.x.device)
+        for rows in order[: n * size].split(size):
+            y = None if source.y is None else source.y[rows].to(device).expand(n_instances, -1)
+            yield source.x[rows].to(device).expand(n_instances, *source.x[rows].shape), y
+        return
+    labels: Callable[[Tensor], Tensor] | None = getattr(source, "labels", None)
     for _ in range(n):
-        if isinstance(source, ArrayData) and source.y is not None:
-            yield source.labelled_batch(size, draws, n_instances)
-            continue
         x = source.batch(size, draws, n_instances=n_instances).to(device)
-        known: Any = getattr(source, "labels", None)  # a task may know better than "the next token"
-        if callable(known):
-            yield x, known(x)
+        if labels is not None:  # a task may know better than "the next token"
+            yield x, labels(x)
         else:
             yield x, None if x.is_floating_point() or x.ndim != 3 else next_tokens(x)
 

@@ -7,7 +7,7 @@ import torch
 from microtome.decomposition.config import DecompositionConfig
 from microtome.decomposition.evaluation.seen import Seen
 from microtome.decomposition.evaluation.series import Series
-from microtome.decomposition.loss_configs import AnyLoss, LossConfig, PersistentPGDRecon, labelled
+from microtome.decomposition.loss_configs import AnyLoss, PersistentPGDRecon, labelled
 from microtome.decomposition.losses.registry import loss_function
 
 
@@ -18,7 +18,7 @@ class Losses:
     """
 
     def __init__(self, losses: Mapping[str, AnyLoss], config: DecompositionConfig) -> None:
-        named = [metric for metric in getattr(config, "metrics", ()) if isinstance(metric, LossConfig)]
+        named = [metric for metric in getattr(config, "metrics", ()) if isinstance(metric, AnyLoss)]
         every = {**labelled(named), **losses}
         self.losses = {label: one for label, one in every.items() if not isinstance(one, PersistentPGDRecon)}
         self.series: dict[str, Series] = {f"loss/{label}": Series() for label in self.losses}

@@ -47,7 +47,7 @@ def rounded(step: Step, threshold: float) -> Masks:
 
 
 def stochastic(step: Step) -> Masks:
-    """Masks between the causal importance and 1, as in training; with the delta component where it is used."""
+    """Masks between the causal importance and 1, as in training, delta component included."""
     return stochastic_masks(step, dict.fromkeys(step.network.sites))
 
 

@@ -114,7 +114,7 @@ class Evaluation:
 
 
 def load_evaluation(path: str | Path = "latest", *, runs_root: str | Path = Path("runs")) -> Evaluation:
-    """What ``microtome decompose evaluate`` stored in a run folder. Raises ``CannotLoad`` before it has run."""
+    """What ``microtome decompose evaluate`` stored in a run. Raises ``CannotLoad`` before that."""
     run = open_run(str(path), runs_root=runs_root, want="decompose")
     if not (run.path / FILE).is_file():
         raise CannotLoad(f"{run.path}: not evaluated yet; run `microtome decompose evaluate {run.path}`")

@@ -17,7 +17,7 @@ from microtome.data.loading import DataSource
 from microtome.decomposition.evaluation.checks import margins_of
 from microtome.decomposition.evaluation.config import METRICS, OTHER_NAMES, EvaluateConfig
 from microtome.decomposition.evaluation.draw import PICTURES
-from microtome.decomposition.evaluation.inputs import batches, inputs_of
+from microtome.decomposition.evaluation.inputs import batches, inputs_of, sizes
 from microtome.decomposition.evaluation.measure import Settings, measure
 from microtome.decomposition.evaluation.measured import Measured
 from microtome.decomposition.evaluation.result import Evaluation
@@ -53,8 +53,7 @@ def evaluate(
     device = next(iter(d.parameters.values())).device
     set_threads(config.threads, small=d.target.spec().get("kind") in ("tms", "resid_mlp", "mlp"))
     source, what = inputs_of(d, data, device)
-    size = config.batch_size or _own_size(d)
-    n = config.n_eval_steps
+    n, size = sizes(source, config.n_eval_steps, config.batch_size or _own_size(d))
     found = Settings(config, d.config, wanted)
     with show_progress("evaluate", n, enabled=progress) as bar:
         stream = batches(source, n, size, d.n_instances, config.seed, device)
@@ -113,8 +112,8 @@ def draw_pictures(evaluation: Evaluation) -> list[Path]:
 
 
 def metric_names(asked: Sequence[str] | None) -> list[str]:
-    """The metrics asked for, by our names; all of them for None. Raises ``MicrotomeError`` with the nearest."""
-    names = [OTHER_NAMES.get(name, name) for name in METRICS] if asked is None else []
+    """The metrics asked for, by our names; all of them for None. Raises ``MicrotomeError``."""
+    names = list(METRICS) if asked is None else []
     for name in asked or ():
         own = OTHER_NAMES.get(name, name)
         if own not in METRICS:

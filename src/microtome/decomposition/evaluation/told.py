@@ -29,7 +29,7 @@ def verdict_lines(about: Mapping[str, Any], checks: Sequence[Check]) -> list[str
 
 
 def _cells(check: Check) -> tuple[str, str, str, str]:
-    return check.status, check.name, check.measured, check.wanted
+    return check.verdict, check.name, check.measured, check.wanted
 
 
 def _title(about: Mapping[str, Any]) -> str:

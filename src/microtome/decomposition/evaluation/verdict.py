@@ -18,7 +18,7 @@ _RECOVERY = {
     "ci": (
         "only what matters on",
         "Is what is called unimportant really not needed?",
-        "components are called unimportant that the output needs; lower the importance-minimality coefficient",
+        "the output needs what is called unimportant; lower the importance-minimality coefficient",
     ),
     "rounded": (
         "importances rounded",
@@ -79,7 +79,7 @@ def _weights(m: Measured, t: Thresholds) -> Check:
 def _recovered(m: Measured, t: Thresholds, masking: str) -> Check:
     name, question, failed = _RECOVERY[masking]
     limit = t.min_recovered_unmasked if masking == "unmasked" else t.min_recovered
-    wanted = f"at least {number(limit)} recovered"
+    wanted = f"at least {number(100 * limit)} % recovered"
     if not m.has(f"{m.quality}/{masking}", f"{m.quality}/ablated"):
         return _absent(m, name, question, wanted, masking if masking in m.refused else "recon")
     cost = _cost_of_ablating(m)
@@ -93,11 +93,12 @@ def _recovered(m: Measured, t: Thresholds, masking: str) -> Check:
     return judged(
         name,
         question,
-        value,
-        margins_of(error, n),
-        limit=limit,
+        100 * value,
+        margins_of(None if error is None else 100 * error, n),
+        limit=100 * limit,
         at_most=False,
         wanted=wanted,
+        unit=" %",
         passed=f"share of the {what} that ablating everything costs",
         failed=failed,
     )
@@ -123,12 +124,14 @@ def _attack(m: Measured, t: Thresholds, masking: str) -> Check:
     value, error = m.ratio(masking, "stochastic")
     value = np.where(void, np.nan, value)
     how = m.facts.get(masking, "")
-    hurt = f"recovered {number(float(m.share_recovered(masking)[0].min()))} at least" if _ablates(m) else ""
+    hurt = ""
+    if m.has(f"{m.quality}/ablated"):
+        hurt = f"{number(100 * float(m.share_recovered(masking)[0].min()))} % recovered at the least"
 
     def failed(worst: int) -> str:
         if void[worst]:
             return "the error under random masks is too large itself to compare with"
-        return f"some unimportant components matter when the worst of them are on together ({hurt})"
+        return f"some unimportant components matter when the worst of them are on together ({hurt}; {how})"
 
     return judged(
         name,
@@ -139,13 +142,9 @@ def _attack(m: Measured, t: Thresholds, masking: str) -> Check:
         at_most=True,
         wanted=wanted,
         unit=" x",
-        passed=f"{how}; {hurt}" if hurt else how,
+        passed=f"the worst found in {how}; {hurt}" if hurt else f"the worst found in {how}",
         failed=failed,
     )
-
-
-def _ablates(m: Measured) -> bool:
-    return m.has(f"{m.quality}/ablated")
 
 
 def _other_inputs(m: Measured, t: Thresholds) -> Check:
@@ -170,7 +169,7 @@ def _other_inputs(m: Measured, t: Thresholds) -> Check:
 
 def _few(m: Measured, t: Thresholds) -> Check:
     name, question = "few at a time", "Do few components matter for an input?"
-    wanted = f"at most {number(t.max_l0_share)} of the components"
+    wanted = f"at most {number(100 * t.max_l0_share)} % of the components"
     by_site = m.by_site("l0")
     if not by_site:
         return _absent(m, name, question, wanted, "ci_l0")
@@ -180,14 +179,15 @@ def _few(m: Measured, t: Thresholds) -> Check:
     shares = {site: float(value.max()) / m.components[site] for site, value in by_site.items()}
     densest = max(shares, key=lambda site: shares[site])
     found = f"{number(float(m.series[whole].mean.mean()))} of {total:,} per input; most at {densest}"
-    found += f" ({number(shares[densest])})"
+    found += f" ({number(100 * shares[densest])} %)"
     return judged(
         name,
         question,
-        m.series[whole].mean / total,
-        None if margins is None else tuple(margin / total for margin in margins),
-        limit=t.max_l0_share,
+        100 * m.series[whole].mean / total,
+        None if margins is None else tuple(100 * margin / total for margin in margins),
+        limit=100 * t.max_l0_share,
         at_most=True,
+        unit=" %",
         wanted=wanted,
         passed=found,
         failed=f"{found}; raise the importance-minimality coefficient or train longer",
@@ -209,7 +209,8 @@ def _alive(m: Measured) -> Check:
     none = [site for site, count in alive.items() if (count < 1).any()]
     full = [site for site, count in alive.items() if (count >= m.components[site]).any()]
     total = sum(value.mean() for value in alive.values())
-    told = f"{number(total)} of {sum(m.components.values()):,} fire, {_count(dead)} dead{_undecided(m, alive, dead)}"
+    told = f"{number(total)} of {sum(m.components.values()):,} fire, {_count(dead)} dead"
+    told += _undecided(m, alive, dead)
     if full:
         told += f"; all fire at {_few_names(full)}: raise C to see whether more are needed"
     return judged(
@@ -260,17 +261,18 @@ def _identity(m: Measured, t: Thresholds) -> Check:
 
 def _features(m: Measured, t: Thresholds) -> Check:
     name, question = "features recovered", "Does a component point along each feature's weights?"
-    wanted = f"at least {number(t.min_recovered_features)} of the features"
+    wanted = f"at least {number(100 * t.min_recovered_features)} % of the features"
     if "recovered_features" not in m.fixed:
         return _absent(m, name, question, wanted, "recovery")
     mmcs, ml2r = (number(float(m.fixed[key].mean())) for key in ("mmcs", "ml2r"))
     return judged(
         name,
         question,
-        m.fixed["recovered_features"],
+        100 * m.fixed["recovered_features"],
         None,
-        limit=t.min_recovered_features,
+        limit=100 * t.min_recovered_features,
         at_most=False,
+        unit=" %",
         wanted=wanted,
         passed=f"mean cosine {mmcs}, mean length {ml2r} of the target's",
         failed=f"mean cosine {mmcs}, mean length {ml2r} of the target's",
@@ -284,10 +286,11 @@ def _finished(m: Measured) -> Check:
     return judged(
         name,
         question,
-        m.fixed["steps_done"] / m.fixed["steps"],
+        100 * m.fixed["steps_done"] / m.fixed["steps"],
         None,
-        limit=1.0,
+        limit=100.0,
         at_most=False,
+        unit=" %",
         wanted=wanted,
         passed=f"{int(m.fixed['steps'][0]):,} steps",
         failed=f"stopped after {int(m.fixed['steps_done'][0]):,} of {int(m.fixed['steps'][0]):,} steps",

@@ -21,7 +21,7 @@ def weight_errors(d: Decomposition) -> dict[str, Float[Tensor, " K"]]:
 
 
 def faithfulness(d: Decomposition) -> Float[Tensor, " K"]:
-    """``sum_sites |W - sum_c P_c|^2 / (number of decomposed weights)``; tied sites count again, as in training."""
+    """``sum_sites |W - sum_c P_c|^2 / (number of decomposed weights)``; tied sites count again."""
     squares, total, n = _squares(d), torch.zeros(d.n_instances, dtype=torch.float64), 0
     for name, site in d.sites.items():
         total = total.to(site.weight.device) + squares[_own(d, name)][0]

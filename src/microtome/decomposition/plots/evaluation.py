@@ -35,8 +35,8 @@ MASKING_NAMES = {
 }
 MEASURE_NAMES = {
     "ce": "cross-entropy (nats)",
-    "kl": "KL divergence from the target (nats)",
-    "mse": "mean squared error to the target",
+    "kl": "KL to the target (nats)",
+    "mse": "MSE to the target",
     "accuracy": "accuracy",
 }
 
@@ -108,7 +108,7 @@ def l0_by_site(l0: Mapping[str, Float[np.ndarray, "n K"]], components: Mapping[s
     for row, (name, found) in enumerate(zip(l0, means, strict=True)):
         words = f"{found.mean():.3g} of {components[name]:,}"
         ax.text(found.max() + 0.012 * top, row, words, va="center", fontsize=7.5, color="#444a52")
-    ax.set_yticks(rows, [shortened(name, 34) for name in l0])
+    ax.set_yticks(rows, [shortened(name, 40, 0.6) for name in l0])
     ax.set(xlabel="components that matter for an input (L0)", xlim=(0, 1.2 * top), ylim=(len(l0) - 0.4, -0.6))
     ax.tick_params(axis="y", length=0)
     light_grid(ax, "x")
@@ -126,7 +126,9 @@ def sorted_by_site(values: Mapping[str, Float[np.ndarray, "K _"]], label: str) -
     positive = np.concatenate([found[found > 0].ravel() for found in values.values()])
     floor = max(float(positive.min()), 1e-6) if len(positive) else 1e-6
     top = 2 * float(positive.max()) if len(positive) else 1.0
-    figure, axes = panels(rows, columns, width=2.1 if columns > 1 else 3.6, height=1.5, sharey=True)
+    figure, axes = panels(
+        rows, columns, width=2.1 if columns > 1 else 3.6, height=1.5 if rows > 1 else 2.3, sharey=True
+    )
     for index, (ax, (site, found)) in enumerate(zip(axes.ravel(), values.items(), strict=False)):
         ordered = -np.sort(-found, axis=1)
         shown = np.where(ordered >= floor, ordered, np.nan)
@@ -138,7 +140,7 @@ def sorted_by_site(values: Mapping[str, Float[np.ndarray, "K _"]], label: str) -
         ax.plot(rank, np.where(mean >= floor, mean, np.nan), color=colour(0), marker=mark, ms=2.5)
         if not (found >= floor).any():
             note(ax, "0 throughout")
-        ax.set_title(shortened(site, 30 if columns > 1 else 60), fontsize=8)
+        ax.set_title(shortened(site, 30 if columns > 1 else 60, 0.6), fontsize=8)
         ax.set(yscale="log", ylim=(floor / 2, top), xlim=(0.5, len(rank) + 0.5))
         ax.xaxis.set_major_locator(MaxNLocator(3, integer=True))
         ax.yaxis.set_major_locator(LogLocator(numticks=4))

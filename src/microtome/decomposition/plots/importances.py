@@ -16,6 +16,7 @@ from microtome.plotting.style import (
     light_grid,
     panels,
     remove_unused,
+    shortened,
     styled,
 )
 
@@ -66,7 +67,7 @@ def importance_histograms(
     figure, axes = panels(rows, columns, width=2.9, height=2.2, sharey=True)
     for index, (ax, (site, heights)) in enumerate(zip(axes.ravel(), counts.items(), strict=False)):
         ax.stairs(heights, edges, fill=True, color=colour(0), alpha=0.85)
-        ax.set(title=site, xlabel="causal importance", yscale="log", ylim=(0.7, None))
+        ax.set(title=shortened(site, 34, 0.6), xlabel="causal importance", yscale="log", ylim=(0.7, None))
         if index % columns == 0:
             ax.set_ylabel("entries (input, component)")
         light_grid(ax)
