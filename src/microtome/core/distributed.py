@@ -113,8 +113,7 @@ def _exchange() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        text = " ".join(str(error).split())
-        raise LostProcess(f"another process of this job ended ({text[:80]})") from error
+        raise LostProcess("another process of this job ended") from error
 
 
 def process_device(name: str, processes: Processes) -> "torch.device":

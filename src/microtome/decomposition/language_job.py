@@ -9,6 +9,8 @@ import torch
 from microtome.core.device import say
 from microtome.core.errors import MicrotomeError, bad_value
 from microtome.core.hub import need
+from microtome.core.run_start import MARKER
+from microtome.core.runs import RunFolder
 from microtome.core.seeds import generator
 from microtome.data.token_windows import TextChoice, TokenWindows
 from microtome.decomposition.spd_config import SPDConfig
@@ -19,6 +21,7 @@ from microtome.targets.token_losses import sum_token_losses
 
 CHANCE = 2.0  # nats a token above guessing: no model does that badly on text that its own tokenizer cut
 SAMPLE = 4
+OWN_TEXT = "target"  # the dataset that the model was trained on
 
 
 def load_language_parts(
@@ -45,6 +48,7 @@ def load_language_parts(
     if name == "latest":
         say(f"latest is {lm.model.name_or_path}")
     tokenizer = lm.tokenizer if config.tokenizer_name is None else _tokenizer(config.tokenizer_name, lm)
+    task = _own_text(task, lm) if task.dataset == OWN_TEXT else task
     vocab_size = int(lm.model.get_input_embeddings().weight.shape[0])
     choice = TextChoice(
         task.dataset,
@@ -78,6 +82,21 @@ def _found(name: str, relative_to: Path | None) -> str:
     if relative_to is not None and not Path(name).expanduser().exists() and (relative_to / name).is_dir():
         return str(relative_to / name)
     return name
+
+
+def _own_text(task: SPDLanguageTask, lm: LanguageModel) -> SPDLanguageTask:
+    """The text of the training run that the model is from. Raises ``MicrotomeError`` where there is none."""
+    folder = Path(str(lm.model.name_or_path)).resolve().parent
+    if not (folder / MARKER).is_file():
+        raise bad_value(
+            "task_config.dataset",
+            OWN_TEXT,
+            f"{lm.name} is no run of `train language-model`, whose text would be known",
+            "name the text",
+        )
+    trained = RunFolder(folder).config
+    found = {"dataset": trained.get("dataset", "builtin"), "column_name": trained.get("text_field")}
+    return task.model_copy(update=found)
 
 
 def _context_length(task: SPDLanguageTask, lm: LanguageModel) -> int:

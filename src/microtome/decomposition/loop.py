@@ -23,6 +23,7 @@ from microtome.decomposition.stored_target import PREFIX, is_large, save_target
 from microtome.decomposition.warm_up import faithfulness_warm_up
 
 CHECKPOINT_SECONDS = 30.0
+MOST_SHOWN = 12  # numbers on the progress line; a language model has an L0 for each of many sites
 PASSED_ON = 5.0  # seconds in which torchrun may pass on a Ctrl-C that its processes have heard already
 
 
@@ -192,7 +193,8 @@ class Loop:
         if told:
             values = {**losses, **self.hooks.report(self.step)}
             rows = {name: value.tolist() for name, value in values.items()} | self.optimiser.rates
-            shown = {name: float(value.mean()) for name, value in values.items()}
+            few = values if len(values) <= MOST_SHOWN else losses
+            shown = {name: float(value.mean()) for name, value in few.items()}
         self._write(rows | self._evaluation())
         return shown
 

@@ -52,7 +52,8 @@ class SPDLanguageTask(Config):
     buffer_size: PositiveInt = 1000
     """Texts that a streamed data set is shuffled among."""
     dataset: str = "lennart-finke/SimpleStories"
-    """A text file, a folder of them, or the name of a Hugging Face data set."""
+    """A text file, a folder of them, the name of a Hugging Face data set, `builtin`, or `target`: the text
+    that a model of `microtome train language-model` was trained on."""
     column_name: str | None = None
     """The data set's column that holds the text (or the ids); null takes `text`, `story` or the only one."""
     train_data_split: str = "train"
