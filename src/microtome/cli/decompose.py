@@ -11,6 +11,7 @@ from microtome.cli.sweep_parameters import sweep_parameters
 from microtome.core.config import Config, Note, read_yaml
 from microtome.core.config_keys import nearest
 from microtome.core.device import say
+from microtome.core.distributed import launched_processes
 from microtome.core.errors import MicrotomeError
 from microtome.core.runs import RunFolder
 
@@ -140,6 +141,8 @@ TOLD = (
 
 
 def _say_what(run: RunFolder) -> None:
+    if not launched_processes().main:  # of several processes the first one speaks
+        return
     print("One value a seed:")
     for name in TOLD:
         found = run.summary.get(name)
