@@ -24,25 +24,25 @@ def random_reading(b=6, t=9, c=4, vocabulary=5, seed=0):
     importance = torch.rand(b, t, c, generator=g) * (torch.rand(b, t, c, generator=g) < 0.5)
     activation = torch.randn(b, t, c, generator=g)
     x = torch.randint(vocabulary, (1, b, t), generator=g)
-    return Reading(x, {"s": importance}, {"s": activation}), torch.randn(b, t, vocabulary, generator=g)
+    return Reading(x, torch.randn(b, t, vocabulary, generator=g), {"s": importance}, {"s": activation})
 
 
-def cut(reading, logits, size):
+def cut(reading, size):
     for start in range(0, reading.x.shape[1], size):
         stop = start + size
-        part = Reading(
+        yield Reading(
             reading.x[:, start:stop],
+            reading.output[start:stop],
             {s: v[start:stop] for s, v in reading.importance.items()},
             {s: v[start:stop] for s, v in reading.activation.items()},
         )
-        yield part, logits[start:stop]
 
 
-def collected(reading, logits, size, **settings):
+def collected(reading, size, **settings):
     config = ExamplesConfig(**{"min_count": 1, "tokens_before": 2, "tokens_after": 1, **settings})
-    found = Harvest({"s": 4}, config, reading.x, logits.shape[-1])
-    for part in cut(reading, logits, size):
-        found.add(*part)
+    found = Harvest({"s": 4}, config, reading.x, reading.output.shape[-1])
+    for part in cut(reading, size):
+        found.add(part)
     return Examples(found)
 
 
@@ -73,11 +73,14 @@ def test_examples_are_a_uniform_sample_of_a_stratum():
     importance = torch.zeros(40, 1, 1)
     importance[:20] = 0.9  # 20 places of one stratum
     x = torch.zeros(1, 40, 1, dtype=torch.long)
-    reading, counts = Reading(x, {"s": importance}, {"s": importance}), collections.Counter()
+    reading, counts = (
+        Reading(x, torch.zeros(40, 1, 2), {"s": importance}, {"s": importance}),
+        collections.Counter(),
+    )
     for seed in range(300):
         config = ExamplesConfig(seed=seed, strata=(0.5,), examples_per_stratum=5)
         found = Harvest({"s": 1}, config, x, 2)
-        found.add(reading, torch.zeros(40, 1, 2))
+        found.add(reading)
         counts.update(one["input"] for one in Examples(found).examples("s", 0))
     assert set(counts) == set(range(20))
     spread = sum((n - 75) ** 2 / 75 for n in counts.values())  # chi squared, 19 degrees of freedom
@@ -85,8 +88,8 @@ def test_examples_are_a_uniform_sample_of_a_stratum():
 
 
 def test_harvest_does_not_depend_on_the_batch_size():
-    reading, logits = random_reading()
-    one, other = (list(collected(reading, logits, size).components()) for size in (6, 1))
+    reading = random_reading()
+    one, other = (list(collected(reading, size).components()) for size in (6, 1))
     assert [c["examples"] for c in one] == [c["examples"] for c in other]
     assert json.dumps(one)[:60] == json.dumps(other)[:60]
     for a, b in zip(one, other, strict=True):
@@ -95,8 +98,8 @@ def test_harvest_does_not_depend_on_the_batch_size():
 
 
 def test_every_example_is_the_context_of_its_place():
-    reading, logits = random_reading(seed=1)
-    found = collected(reading, logits, 2, examples_per_stratum=3, strata=(0.1, 0.5))
+    reading = random_reading(seed=1)
+    found = collected(reading, 2, examples_per_stratum=3, strata=(0.1, 0.5))
     ids, importance = reading.x[0], reading.importance["s"]
     seen = 0
     for c in range(4):
@@ -113,10 +116,10 @@ def test_every_example_is_the_context_of_its_place():
 
 
 def test_token_lists_are_those_of_plain_loops():
-    reading, logits = random_reading(b=20, seed=2)
-    found = collected(reading, logits, 7, n_tokens=3, n_predictions=2, threshold=0.3)
+    reading = random_reading(b=20, seed=2)
+    found = collected(reading, 7, n_tokens=3, n_predictions=2, threshold=0.3)
     ids, importance = reading.x.flatten().tolist(), reading.importance["s"].flatten(0, 1)
-    probability = torch.softmax(logits.flatten(0, 1), -1)
+    probability = torch.softmax(reading.output.flatten(0, 1), -1)
     top = probability.topk(2, -1)
     for record in found.components():
         c, n = record["component"], len(ids)
@@ -152,9 +155,9 @@ def test_token_lists_are_those_of_plain_loops():
 
 
 def test_components_that_fire_together_are_listed_with_their_overlap():
-    reading, logits = random_reading(seed=3)
+    reading = random_reading(seed=3)
     fires = (reading.importance["s"].flatten(0, 1) > 0.1).numpy()
-    records = {r["component"]: r for r in collected(reading, logits, 4).components()}
+    records = {r["component"]: r for r in collected(reading, 4).components()}
     for c, record in records.items():
         for one in record["fires_with"]:
             j = int(one["name"].split(":")[1])

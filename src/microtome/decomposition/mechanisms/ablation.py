@@ -16,9 +16,16 @@ from microtome.decomposition.mechanisms.component_names import count, name_of, p
 from microtome.decomposition.mechanisms.config import AblateConfig
 from microtome.decomposition.mechanisms.effect_measures import HIGHER_IS_BETTER, measure_rows
 from microtome.decomposition.mechanisms.random_sets import random_sets
-from microtome.decomposition.mechanisms.reading import device_of, is_text, one_instance, source_of
-from microtome.decomposition.mechanisms.running import run_components
+from microtome.decomposition.mechanisms.reading import (
+    device_of,
+    importances,
+    is_text,
+    one_instance,
+    read,
+    source_of,
+)
 from microtome.decomposition.result import Decomposition, load
+from microtome.decomposition.site_masks import SiteMask
 
 Chosen = Mapping[str, Sequence[int]]
 
@@ -81,7 +88,7 @@ def ablate(
     chosen = parse_components(components, sizes)
     count(chosen)
     source = source_of(d, data)
-    importance, peak = _importances(d, source, config)
+    importance, peak = _activity(d, source, config)
     alive = {site: top > config.threshold for site, top in peak.items()}
     rng = np.random.default_rng(config.seed)
     sets = [chosen, *random_sets(chosen, importance, alive, config.n_random, config.null, rng)]
@@ -104,7 +111,7 @@ def _batch(
     return x, x[0] if is_text(x) else None
 
 
-def _importances(
+def _activity(
     d: Decomposition, source: DataSource, config: AblateConfig
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """Mean and largest causal importance of every component over the inputs."""
@@ -114,10 +121,9 @@ def _importances(
     peak: dict[str, Tensor] = {}
     for _ in range(config.n_batches):
         x, _ = _batch(source, config, draws, device)
-        found = d.causal_importances(x)
-        assert found is not None
-        for site, ci in found.items():
-            rows = ci.lower[0].clamp(min=0.0)
+        reading = read(d, x, list(d.sites))
+        for site in d.sites:
+            rows = reading.rows(site)
             mean[site] = mean.get(site, 0.0) + rows.mean(0).double() / config.n_batches
             peak[site] = torch.maximum(peak[site], rows.amax(0)) if site in peak else rows.amax(0)
     return ({s: t.cpu().numpy() for s, t in mean.items()}, {s: t.cpu().numpy() for s, t in peak.items()})
@@ -157,16 +163,12 @@ def _measured(
     n = 0
     for _ in range(config.n_batches):
         x, labels = _batch(source, config, draws, device)
-        wanted = d.target(x)
+        wanted, ci, _ = importances(d, x)
         base = measure_rows(wanted, wanted[0], kind, labels)
-        found = d.causal_importances(x) if config.masks == "ci" else None
-        ci = {
-            site: one.lower.reshape(1, x.shape[1], -1, one.lower.shape[-1])
-            for site, one in (found or {}).items()
-        }
         parts = [base]
         for some in torch.arange(len(delta), device=device).split(config.at_once):
-            output = _run_sets(d, x, {s: m[some] for s, m in masks.items()}, delta[some], ci)
+            part = {site: mask[some] for site, mask in masks.items()}
+            output = _run_sets(d, x, part, delta[some], ci, config.masks == "ci")
             parts.append(measure_rows(output, wanted[0], kind, labels))
         for name in base:
             rows = torch.cat([part[name] for part in parts]).double()
@@ -177,21 +179,29 @@ def _measured(
 
 
 def _run_sets(
-    d: Decomposition, x: Tensor, masks: Mapping[str, Tensor], delta: Tensor, ci: Mapping[str, Tensor]
+    d: Decomposition,
+    x: Tensor,
+    masks: Mapping[str, Tensor],
+    delta: Tensor,
+    ci: Mapping[str, Sequence[Tensor]],
+    weighed: bool,
 ) -> Tensor:
-    """Outputs ``[S, B, ...]`` of S masked networks on the same inputs, in one pass."""
+    """Outputs ``[S, B, ...]`` of S masked networks on the same inputs, in one pass.
+
+    ``masks [S, C]`` by site; ``weighed`` multiplies them by the causal importances ``ci`` of every call.
+    """
     s, b = len(delta), x.shape[1]
-    rows = x.repeat(1, s, *[1] * (x.ndim - 2))
-
-    def weigh(site: str, call: int, inner: Tensor) -> Tensor:  # noqa: ARG001
-        mask = masks[site].repeat_interleave(b, 0)
-        mask = mask.reshape(1, s * b, *[1] * (inner.ndim - 3), -1)
-        if ci:
-            mask = mask * ci[site].repeat(1, s, 1, 1).reshape(inner.shape)
-        return inner * mask
-
-    weight = delta.repeat_interleave(b)[None] if not ci else 0.0
-    out = run_components(d, rows, weigh, weight)
+    left_over = None if weighed else delta.repeat_interleave(b)[None]
+    of_calls: dict[str, list[SiteMask]] = {}
+    for site, mask in masks.items():
+        rows = mask.repeat_interleave(b, 0)
+        wide = [rows.reshape(1, s * b, *[1] * (one.ndim - 3), -1) for one in ci[site]]
+        if weighed:
+            wide = [
+                m * one.repeat(1, s, *[1] * (one.ndim - 2)) for m, one in zip(wide, ci[site], strict=True)
+            ]
+        of_calls[site] = [SiteMask(one, left_over) for one in wide]
+    out = d.masked_network.run(x.repeat(1, s, *[1] * (x.ndim - 2)), d.joined, of_calls)
     return out.reshape(s, b, *out.shape[2:])
 
 

@@ -173,9 +173,9 @@ def harvest(
     found: Harvest | None = None
     with torch.no_grad():
         for x in batches(source_of(d, data), config, device_of(d)):
-            logits = d.target(x)[0] if is_text(x) else None
+            reading = read(d, x, sites)
             if found is None:
-                found = Harvest(sizes, config, x, 0 if logits is None else logits.shape[-1])
-            found.add(read(d, x, sites), logits)
+                found = Harvest(sizes, config, x, reading.output.shape[-1] if is_text(x) else 0)
+            found.add(reading)
     assert found is not None
     return Examples(found, getattr(d.target, "tokenizer", None))

@@ -120,11 +120,11 @@ class Harvest:
         if config.coactivations and total <= MOST_COMPONENTS:
             self.together = torch.zeros(total, total, dtype=torch.float64, device=device)
 
-    def add(self, reading: Reading, logits: Tensor | None = None) -> None:
-        """Add a batch; ``logits`` ``[B, T, V]`` are the target's, of text."""
+    def add(self, reading: Reading) -> None:
+        """Add a batch; of text, the target's output is logits ``[B, T, V]``."""
         predictions = None
         if self.n_tokens:
-            assert logits is not None
+            logits = reading.output
             predictions = Predictions.of(logits, self.config.n_predictions)
             ones = torch.ones(reading.tokens.numel(), dtype=torch.float64, device=logits.device)
             self.token_count.index_add_(0, reading.tokens.flatten(), ones)

@@ -11,8 +11,10 @@ from torch import Tensor
 from microtome.core.errors import CannotLoad, MicrotomeError, bad_value
 from microtome.core.seeds import generator
 from microtome.data.loading import DataSource, data_from_spec
+from microtome.decomposition.causal_importance.sigmoids import sigmoid_pair
 from microtome.decomposition.mechanisms.config import ReadingConfig
 from microtome.decomposition.result import Decomposition
+from microtome.targets.network import times
 
 
 def one_instance(d: Decomposition, instance: int) -> Decomposition:
@@ -81,6 +83,8 @@ class Reading:
 
     x: Tensor
     """``[1, B, ...]``"""
+    output: Tensor
+    """The target's own, ``[B, ...]``."""
     importance: dict[str, Float[Tensor, "B T C"]]
     """Causal importances in [0, 1]."""
     activation: dict[str, Float[Tensor, "B T C"]]
@@ -98,21 +102,45 @@ class Reading:
 
 
 @torch.no_grad()
+def importances(
+    d: Decomposition, x: Tensor
+) -> tuple[Tensor, dict[str, list[Float[Tensor, "K *B C"]]], dict[str, list[Float[Tensor, "K *B C"]]]]:
+    """The target's output, and for every call of every site causal importances and inner activations."""
+    functions = d.importance_functions
+    assert functions is not None
+    output, inputs = d.masked_network.record(x)
+    inner = {name: [times(a, d.joined[name][0]) for a in calls] for name, calls in inputs.items()}
+    lower, _ = sigmoid_pair(d.sigmoid_type)
+    gates = functions(inputs, inner)
+    return output, {s: [lower(g).clamp(0.0, 1.0) for g in calls] for s, calls in gates.items()}, inner
+
+
+@torch.no_grad()
 def read(d: Decomposition, x: Tensor, sites: Sequence[str]) -> Reading:
     """Causal importances and inner activations of a batch, at the sites named.
 
-    Positions of a network that reads no text (patches of an image) count as one: the most important.
+    Where a site runs several times in a pass, and where a network that reads no text has positions (patches of
+    an image), a component is as important as at the most important of them.
     """
-    found = d.causal_importances(x)
-    assert found is not None
+    output, lower, inner = importances(d, x)
     n, text = x.shape[1], is_text(x)
     importance, activation = {}, {}
     for site in sites:
-        lower = found[site].lower[0].clamp(0.0, 1.0)
-        inner = found[site].inner[0]
-        lower, inner = (t.reshape(n, -1, t.shape[-1]) for t in (lower, inner))
-        if not text and lower.shape[1] > 1:
-            where = lower.argmax(1, keepdim=True)
-            lower, inner = lower.gather(1, where), inner.gather(1, where)
-        importance[site], activation[site] = lower, inner
-    return Reading(x, importance, activation)
+        ci = torch.stack([_by_place(g, n) for g in lower[site]])
+        h = torch.stack([_by_place(a, n) for a in inner[site]])
+        ci, h = _most_important(ci, h, 0)
+        if not text and ci.shape[1] > 1:
+            ci, h = (part.unsqueeze(1) for part in _most_important(ci, h, 1))
+        importance[site], activation[site] = ci, h
+    return Reading(x, output[0], importance, activation)
+
+
+def _by_place(values: Tensor, n: int) -> Float[Tensor, "B T C"]:
+    return values[0].reshape(n, -1, values.shape[-1])
+
+
+def _most_important(importance: Tensor, activation: Tensor, axis: int) -> tuple[Tensor, Tensor]:
+    if importance.shape[axis] == 1:
+        return importance.squeeze(axis), activation.squeeze(axis)
+    where = importance.argmax(axis, keepdim=True)
+    return importance.gather(axis, where).squeeze(axis), activation.gather(axis, where).squeeze(axis)

@@ -33,7 +33,7 @@ def _signed(number: int) -> int:
 
 
 class Reservoirs:
-    """``size`` items of each of ``groups`` groups: ``keys [groups, size]`` and ``fields``, ``[groups, size, *]``.
+    """``size`` items of each of ``groups`` groups: ``keys [groups, size]``, ``fields [groups, size, ...]``.
 
     Places that no item has taken yet have the key ``EMPTY``; items stand in the order of their keys.
     """
