@@ -246,15 +246,6 @@ class SPDConfig(Config):
                     "losses takes the place of it",
                     "set it in losses, or leave it out",
                 )
-        for loss in self.losses:
-            shared = getattr(loss, "mask_scope", None) == "shared_across_batch"
-            if shared and loss.trained and self.gradient_accumulation_steps > 1:
-                raise bad_value(
-                    "gradient_accumulation_steps",
-                    self.gradient_accumulation_steps,
-                    f"the masks of {loss.label} are shared across the whole batch",
-                    "use 1, or mask_scope unique_per_datapoint",
-                )
 
     @property
     def all_losses(self) -> dict[str, AnyLoss]:

@@ -74,15 +74,12 @@ def _measured(
     for errors in batches:
         with torch.set_grad_enabled(climbing):
             each = errors(leaves)
+            if climbing:
+                found = torch.autograd.grad(each.sum(), flat(leaves))
+                grads = [a + b for a, b in zip(grads, found, strict=True)] if grads else list(found)
         mine = each.detach().sum(1, keepdim=True) if shared else each.detach()
         assert reached is None or shared, "rows with sources of their own make one batch"
         reached = mine if reached is None else reached + mine
-        if climbing:
-            found = torch.autograd.grad(each.sum(), flat(leaves), allow_unused=True)
-            whole = [
-                torch.zeros_like(s) if g is None else g for s, g in zip(flat(leaves), found, strict=True)
-            ]
-            grads = [a + b for a, b in zip(grads, whole, strict=True)] if grads else whole
     assert reached is not None, "no batch to ascend on"
     return reached, grads
 

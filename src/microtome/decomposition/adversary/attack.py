@@ -47,7 +47,7 @@ class FixedStep:
         factors = {site: (v.detach(), u.detach()) for site, (v, u) in step.factors.items()}
         self.step = replace(step, factors=factors, lower=cut(step.lower))
         self.inner = step.inner
-        self._untouched: set[tuple[str, int]] = set()
+        self.untouched: set[tuple[str, int]] = set()
 
     def errors(self, masks: Masks) -> Float[Tensor, "K B"]:
         """The error of each row under ``masks``."""
@@ -55,21 +55,20 @@ class FixedStep:
         sites = _Untouched(self, masks)
         return row_errors(step, step.network.target(step.x, sites))
 
-    def untouched(self, name: str, call: int, x: Tensor) -> bool:
-        """Whether the target's own activations reach a call of a site."""
-        # In an ascent sources alone have gradients, and whatever a masked site changes has them too.
-        if torch.is_grad_enabled():
-            if not x.requires_grad:
-                self._untouched.add((name, call))
-            return not x.requires_grad
-        return (name, call) in self._untouched
-
 
 class _Untouched(MaskedSites):
+    """One pass, noting which calls of sites the target's own activations reach."""
+
     def __init__(self, fixed: FixedStep, masks: Masks) -> None:
         super().__init__(fixed.step.network.all_sites, fixed.step.factors, masks)
         self.fixed = fixed
+        # While all masks so far have gradients, whatever they changed has them too, and nothing else has.
+        self.tells = True
 
     def masked(self, name: str, call: int, x: Tensor, mask: SiteMask) -> Tensor:
-        inner = self.fixed.inner[name][call] if self.fixed.untouched(name, call, x) else None
+        if self.tells and not x.requires_grad:
+            self.fixed.untouched.add((name, call))
+        untouched = (name, call) in self.fixed.untouched
+        self.tells = self.tells and torch.is_grad_enabled() and mask.components.requires_grad
+        inner = self.fixed.inner[name][call] if untouched else None
         return masked_output(self.sites[name], x, self.factors[name], mask, inner)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from microtome.decomposition.mask_makers import LazyMasks
-from microtome.decomposition.masks import Draws, stochastic_mask
+from microtome.decomposition.masks import Draws
 from microtome.decomposition.routing import Routes
 from microtome.decomposition.site_masks import Masks, SiteMask
 from microtome.decomposition.step import Step
@@ -56,9 +56,9 @@ def masks_of(step: Step, sources: Sources, routes: Routes) -> Masks:
 
     def make(site: str, call: int) -> SiteMask:
         source, lower = sources[site][call], step.lower[site][call]
-        if not step.use_delta:
-            return SiteMask(stochastic_mask(lower, source), None, routes[site])
-        return SiteMask(stochastic_mask(lower, source[..., :-1]), source[..., -1], routes[site])
+        delta = source[..., -1] if step.use_delta else None
+        source = source[..., : lower.shape[-1]]
+        return SiteMask(lower + (1 - lower) * source, delta, routes[site])
 
     return LazyMasks({site: len(step.lower[site]) for site in routes}, make)
 
