@@ -82,13 +82,14 @@ def judged(
     failed: str | Callable[[int], str],
     wanted: str = "",
     unit: str = "",
+    ratio: bool = False,
 ) -> Check:
     """The check of ``values`` against ``limit``; ``failed``: what that means, or makes it of a seed."""
     values = np.asarray(values, dtype=float)
     half = np.zeros_like(values) if margins is None else np.asarray(margins)
-    sign = 1.0 if at_most else -1.0
-    distance = sign * (values - limit)  # above 0: on the wrong side
-    good, bad = distance + half <= 0, ~(distance - half <= 0)  # what is not a number is bad
+    low, high = _interval(values, half, ratio=ratio)
+    good, bad = (high <= limit, ~(low <= limit)) if at_most else (low >= limit, ~(high >= limit))
+    distance = (values - limit) * (1.0 if at_most else -1.0)  # above 0: on the wrong side
     status: Status = "failed" if bad.any() else "passed" if good.all() else "unclear"
     worst = int(np.argmax(np.where(np.isnan(distance), np.inf, distance)))
     if status == "passed":
@@ -114,6 +115,15 @@ def judged(
         int(good.sum()),
         unit,
     )
+
+
+def _interval(values: np.ndarray, half: np.ndarray, *, ratio: bool) -> tuple[np.ndarray, np.ndarray]:
+    """From low to high; of ratios, whose errors are lopsided, on a logarithmic scale."""
+    if not ratio:
+        return values - half, values + half
+    with np.errstate(divide="ignore", invalid="ignore"):
+        factor = np.where(half > 0, np.exp(half / values), 1.0)
+    return values / factor, values * factor
 
 
 def not_measured(name: str, question: str, wanted: str, why: str) -> Check:

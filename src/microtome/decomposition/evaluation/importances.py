@@ -113,11 +113,12 @@ class Alive:
     """Which components still fire: importance above ``threshold`` within the last ``until_dead`` inputs.
 
     Before ``until_dead`` inputs have been seen, a component that has not fired yet is undecided, not dead.
-    An input is a row, or a position of one (a token). Source: n_examples_until_dead of the later SPD code,
-    counted in inputs where that counts in batches.
+    Without ``until_dead`` all that are seen count, and what never fires is dead. An input is a row, or a
+    position of one (a token). Source: n_examples_until_dead of the later SPD code, counted in inputs where
+    that counts in batches.
     """
 
-    def __init__(self, threshold: float = 0.0, until_dead: int = 1) -> None:
+    def __init__(self, threshold: float = 0.0, until_dead: int | None = None) -> None:
         self.threshold, self.until_dead = threshold, until_dead
         self.n = 0
         self._since: dict[str, Tensor] = {}
@@ -138,10 +139,14 @@ class Alive:
 
     def alive(self) -> dict[str, np.ndarray]:
         """Whether each component ``[K, C]`` has fired within the last ``until_dead`` inputs."""
+        if self.until_dead is None:
+            return {name: ever.cpu().numpy() for name, ever in self._ever.items()}
         return {
             n: (self._ever[n] & (since < self.until_dead)).cpu().numpy() for n, since in self._since.items()
         }
 
     def dead(self) -> dict[str, np.ndarray]:
         """Whether each component ``[K, C]`` has kept silent for ``until_dead`` inputs or more."""
+        if self.until_dead is None:
+            return {name: ~alive for name, alive in self.alive().items()}
         return {n: (since >= self.until_dead).cpu().numpy() for n, since in self._since.items()}

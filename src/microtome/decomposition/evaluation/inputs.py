@@ -1,17 +1,19 @@
 """What an evaluation runs on: inputs that the training has not seen, with the truth where it is known."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import torch
 from jaxtyping import Shaped
 from torch import Tensor
 
+from microtome.core.device import say as note
 from microtome.core.errors import CannotLoad, MicrotomeError
 from microtome.core.seeds import generator
 from microtome.data.images import ArrayData, digits
-from microtome.data.loading import DataSource, data_from_spec
+from microtome.data.induction import InductionSequences
+from microtome.data.loading import DataSource, data_from_spec, held_out_from_spec
 from microtome.data.sparse_features import SparseFeatures
-from microtome.decomposition.evaluation.output_errors import next_tokens
+from microtome.decomposition.evaluation.output_errors import NO_LABEL, next_tokens
 from microtome.decomposition.result import Decomposition
 
 Labelled = tuple[Tensor, Tensor | None]
@@ -32,12 +34,7 @@ def inputs_of(
     if spec is None:
         raise MicrotomeError(f"{d.name}: the run's inputs are not known; pass data=... in Python")
     if spec.get("kind") == "token_windows":
-        from microtome.data.token_windows import windows_from_spec
-
-        tokenizer = getattr(d.target, "tokenizer", None)
-        return windows_from_spec(
-            spec, tokenizer, device=device, held_out=True
-        ), "text held out from the training"
+        return _text(d, device)
     if spec.get("kind") == "digits":
         half = digits().test
         return ArrayData(
@@ -63,8 +60,9 @@ def batches(
 ) -> Iterator[Labelled]:
     """``n`` batches ``[K, size, ...]``, each with labels (-100 where there is none) or None.
 
-    Token numbers are labelled by the token that follows; other inputs by their class, where it is known. A
-    fixed set is gone through in random order, so that batches share no input: see ``sizes``.
+    Token numbers are labelled by the token that follows (of repeating sequences where it can be known);
+    other inputs by their class, where it is known. A fixed set is gone through in random order, so that
+    batches share no input: see ``sizes``.
     """
     draws = generator(seed, device, "evaluation inputs")
     if isinstance(source, ArrayData):
@@ -73,13 +71,22 @@ def batches(
             y = None if source.y is None else source.y[rows].to(device).expand(n_instances, -1)
             yield source.x[rows].to(device).expand(n_instances, *source.x[rows].shape), y
         return
-    labels: Callable[[Tensor], Tensor] | None = getattr(source, "labels", None)
     for _ in range(n):
         x = source.batch(size, draws, n_instances=n_instances).to(device)
-        if labels is not None:  # a task may know better than "the next token"
-            yield x, labels(x)
+        if isinstance(source, InductionSequences):
+            yield x, source.next_tokens(x).masked_fill(~source.predictable(x), NO_LABEL)
         else:
             yield x, None if x.is_floating_point() or x.ndim != 3 else next_tokens(x)
+
+
+def _text(d: Decomposition, device: torch.device) -> tuple[DataSource, str]:
+    assert d.data is not None
+    tokenizer = getattr(d.target, "tokenizer", None)
+    try:
+        return held_out_from_spec(d.data, device, tokenizer), "text held out from the training"
+    except MicrotomeError as problem:
+        note(f"{problem}; measuring on the text that was trained on")
+        return data_from_spec(d.data, device, tokenizer), "the text that it was trained on"
 
 
 def _moved(y: Tensor | None, device: torch.device) -> Tensor | None:
@@ -87,7 +94,7 @@ def _moved(y: Tensor | None, device: torch.device) -> Tensor | None:
 
 
 def _words(source: DataSource) -> str:
-    if isinstance(source, SparseFeatures):
+    if isinstance(source, SparseFeatures | InductionSequences):
         return "fresh inputs, drawn as in training"
     spec = source.spec()
     if spec.get("split") not in (None, "train"):

@@ -96,8 +96,7 @@ class Settings:
 class Metrics:
     """Every metric that applies to a decomposition, fed batch by batch."""
 
-    def __init__(self, d: Decomposition, settings: Settings, n_seen: int = 1) -> None:
-        """``n_seen``: inputs that will be seen, for what needs to know it beforehand."""
+    def __init__(self, d: Decomposition, settings: Settings) -> None:
         self.d, self.settings = d, settings
         kind = "mse" if isinstance(d.config, APDConfig) else d.config.output_loss_type
         components = {name: left.shape[1] for name, (left, _) in d.factors.items()}
@@ -109,7 +108,7 @@ class Metrics:
         self.l0 = (
             L0(sites, threshold, getattr(groups, "groups", None)) if "ci_l0" in wanted and chosen else None
         )
-        self.alive = Alive(threshold, settings.until_dead or n_seen) if "alive" in wanted and chosen else None
+        self.alive = Alive(threshold, settings.until_dead) if "alive" in wanted and chosen else None
         self.histograms = Histograms() if "ci_histograms" in wanted and gated else None
         most = settings.of(CIHistograms)
         self.histogram_batches = getattr(most, "n_batches_accum", None)
@@ -157,6 +156,7 @@ class Metrics:
         """One more batch."""
         seen = see(self.d, x, labels, draws)
         lower = seen.lower()
+        self.measured.inputs_seen += max(ci.shape[1] for ci in lower.values())
         for metric in (self.l0, self.alive, self.per_component):
             if metric is not None:
                 metric.update(lower)
@@ -253,11 +253,10 @@ def measure(
     batches: Iterable[Labelled],
     settings: Settings,
     *,
-    n_seen: int = 1,
     done: Callable[[int], None] = lambda _: None,
 ) -> Measured:
     """Everything wanted, of all batches. ``done`` is called with the number of batches seen so far."""
-    metrics = Metrics(d, settings, n_seen)
+    metrics = Metrics(d, settings)
     masks = generator(settings.config.seed, "cpu", "evaluation masks")
     for x, labels in batches:
         metrics.update(x, labels, Draws(draw_key(masks)))

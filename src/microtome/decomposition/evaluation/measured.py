@@ -21,6 +21,8 @@ class Measured:
     components: dict[str, int]
     distance: str
     """``mse`` or ``kl``: how outputs are compared with the target's."""
+    inputs_seen: int = 0
+    """Rows, or positions of them where they have several."""
     series: dict[str, Series] = field(default_factory=dict)
     fixed: dict[str, Float[np.ndarray, " K"]] = field(default_factory=dict)
     arrays: dict[str, np.ndarray] = field(default_factory=dict)

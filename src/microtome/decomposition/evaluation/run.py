@@ -14,12 +14,12 @@ from microtome.core.errors import MicrotomeError, bad_value
 from microtome.core.progress import progress as show_progress
 from microtome.core.runs import RunFolder, timestamp
 from microtome.data.loading import DataSource
-from microtome.decomposition.evaluation.checks import margins_of
 from microtome.decomposition.evaluation.config import METRICS, OTHER_NAMES, EvaluateConfig
 from microtome.decomposition.evaluation.draw import PICTURES
 from microtome.decomposition.evaluation.inputs import batches, inputs_of, sizes
 from microtome.decomposition.evaluation.measure import Settings, measure
 from microtome.decomposition.evaluation.measured import Measured
+from microtome.decomposition.evaluation.outcome import arrays_of, numbers_of
 from microtome.decomposition.evaluation.result import Evaluation
 from microtome.decomposition.evaluation.verdict import verdict
 from microtome.decomposition.result import Decomposition, load
@@ -57,9 +57,7 @@ def evaluate(
     found = Settings(config, d.config, wanted)
     with show_progress("evaluate", n, enabled=progress) as bar:
         stream = batches(source, n, size, d.n_instances, config.seed, device)
-        # A token is an input of its own.
-        positions = n * size * _positions(source)
-        m = measure(d, stream, found, n_seen=positions, done=bar.update)
+        m = measure(d, stream, found, done=bar.update)
     _steps(m, d)
     about = {
         "name": d.name,
@@ -69,13 +67,13 @@ def evaluate(
         "inputs": what,
         "n_batches": n,
         "batch_size": size,
-        "inputs_seen": positions,
+        "inputs_seen": m.inputs_seen,
         "distance": m.distance,
         "components": m.components,
         "settings": config.as_dict(),
         "attacks": {name: words for name, words in m.facts.items() if name.startswith("pgd")},
     }
-    return Evaluation(about, tuple(verdict(m, config)), *_told(m), _arrays(m))
+    return Evaluation(about, tuple(verdict(m, config)), *numbers_of(m), arrays_of(m))
 
 
 def evaluate_run(
@@ -135,12 +133,6 @@ def _own_size(d: Decomposition) -> int:
     return int(own or min(d.config.batch_size, MOST_ROWS))
 
 
-def _positions(source: DataSource) -> int:
-    """Positions of a row that count as inputs of their own: tokens."""
-    choice = getattr(source, "choice", None)
-    return int(getattr(choice, "context_length", 1))
-
-
 def _steps(m: Measured, d: Decomposition) -> None:
     """How far the training has come."""
     steps = d.run.checkpoint_steps() if d.run is not None and d.source == d.run.path else []
@@ -149,33 +141,3 @@ def _steps(m: Measured, d: Decomposition) -> None:
         return
     m.fixed["steps_done"] = np.full(m.n_seeds, float(steps[-1]))
     m.fixed["steps"] = np.full(m.n_seeds, float(d.config.steps))
-
-
-def _told(m: Measured) -> tuple[dict[str, list[float]], dict[str, list[float] | None]]:
-    """Every number and its margin, shares recovered and ratios among them."""
-    values = {name: found.tolist() for name, found in m.fixed.items() if not name.startswith("steps")}
-    margins: dict[str, list[float] | None] = dict.fromkeys(values)
-    for name, series in m.series.items():
-        rows = series.values
-        error = rows.std(0, ddof=1) / np.sqrt(len(rows)) if len(rows) > 1 else None
-        values[name] = rows.mean(0).tolist()
-        half = margins_of(error, len(rows))
-        margins[name] = None if half is None else list(half)
-    if m.has(f"{m.quality}/ablated"):
-        for name in [name for name in m.series if name.startswith(f"{m.quality}/")]:
-            masking = name.removeprefix(f"{m.quality}/")
-            if masking not in ("target", "ablated"):
-                share, error = m.share_recovered(masking)
-                values[f"recovered/{masking}"] = share.tolist()
-                half = margins_of(error, len(m.series[name]))
-                margins[f"recovered/{masking}"] = None if half is None else list(half)
-    return values, margins
-
-
-def _arrays(m: Measured) -> dict[str, np.ndarray]:
-    arrays = {**m.arrays, **{f"series/{name}": series.values for name, series in m.series.items()}}
-    arrays |= {f"fixed/{name}": found for name, found in m.fixed.items()}
-    arrays |= {f"components/{site}": np.array(count) for site, count in m.components.items()}
-    patterns = {name: kind for name, kind in m.facts.items() if name.startswith("identity/")}
-    arrays |= {f"pattern/{name.removeprefix('identity/')}": np.array(kind) for name, kind in patterns.items()}
-    return arrays

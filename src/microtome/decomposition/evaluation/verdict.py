@@ -142,6 +142,7 @@ def _attack(m: Measured, t: Thresholds, masking: str) -> Check:
         at_most=True,
         wanted=wanted,
         unit=" x",
+        ratio=True,
         passed=f"the worst found in {how}; {hurt}" if hurt else f"the worst found in {how}",
         failed=failed,
     )
@@ -162,6 +163,7 @@ def _other_inputs(m: Measured, t: Thresholds) -> Check:
         at_most=False,
         wanted=wanted,
         unit=" x",
+        ratio=True,
         passed="which components matter depends on the input",
         failed="the same components serve every input: this prunes, it does not tell inputs apart",
     )
