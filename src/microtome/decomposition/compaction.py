@@ -5,12 +5,14 @@ then carry nothing, whatever the mask, so it adds exactly nothing to any reconst
 to the importance loss. One zero row with the weight of all of them stands for the lot.
 """
 
+import ctypes
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from microtome.decomposition.kernels.single_precision import pointer, single_precision_library
 from microtome.targets.network import Target
 
 
@@ -45,6 +47,24 @@ def zero_stays_zero(target: Target, d_in: int) -> bool:
 
 def compact(x: Float[Tensor, "K B d"]) -> Rows:
     """Gather the non-zero rows of each instance; one more zero row carries the weight of the rest."""
+    library = single_precision_library("rows", x)
+    return _torch_compact(x) if library is None else _compiled_compact(library, x.contiguous())
+
+
+def _compiled_compact(library: ctypes.CDLL, x: Tensor) -> Rows:
+    n_instances, batch, _ = x.shape
+    sizes = [ctypes.c_long(size) for size in x.shape]
+    counts = torch.empty(n_instances, dtype=torch.long)
+    library.count_rows(pointer(x), *sizes, pointer(counts))
+    kept = int(counts.max()) + 1
+    if kept >= batch:
+        return all_rows(x)
+    rows, weight = x.new_empty(n_instances, kept, x.shape[2]), x.new_empty(n_instances, kept)
+    library.gather_rows(pointer(x), *sizes, ctypes.c_long(kept), pointer(rows), pointer(weight))
+    return Rows(rows, weight, batch)
+
+
+def _torch_compact(x: Tensor) -> Rows:
     n_instances, batch, width = x.shape
     used = x.any(-1)
     counts = used.sum(1)

@@ -5,7 +5,7 @@ runs in C, elsewhere in PyTorch.
 """
 
 import ctypes
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -15,6 +15,7 @@ from microtome.decomposition.causal_importance.sigmoids import LEAK, sigmoid_pai
 from microtome.decomposition.kernels.single_precision import pointer, single_precision_library
 
 FusedSigmoid = Literal["paper", "leaky_hard"]
+_CODES: dict[FusedSigmoid, int] = {"paper": 0, "leaky_hard": 1}
 # Binomial sampling blurs the gate that masks read: 1.05 g - 0.05 u with u uniform (later SPD code).
 JITTER = 0.05
 
@@ -67,7 +68,7 @@ def _arguments(gate: Tensor, jitter: Tensor | None, row_weight: Tensor) -> tuple
 def _settings(gate: Tensor, settings: tuple[FusedSigmoid, float, float]) -> tuple[Any, ...]:
     sigmoid, p, eps = settings
     sizes = (ctypes.c_long(size) for size in gate.shape)
-    return *sizes, ctypes.c_int(get_args(FusedSigmoid).index(sigmoid)), ctypes.c_float(p), ctypes.c_float(eps)
+    return *sizes, ctypes.c_int(_CODES[sigmoid]), ctypes.c_float(p), ctypes.c_float(eps)
 
 
 def _blurred(gate: Tensor, jitter: Tensor | None) -> Tensor:

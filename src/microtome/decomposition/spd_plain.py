@@ -45,7 +45,7 @@ def plain_spd_losses(
     upper: dict[str, Tensor] = {}
     for name in sites:
         inputs = seen[name]
-        inner = torch.einsum("kbi,kic->kbc", inputs, factors[name][0])
+        inner = torch.einsum("kbi,kic->kcb", inputs, factors[name][0]).mT
         gate = functions[name](inner if functions[name].reads == "component_acts" else inputs)
         blurred = gate if config.sampling == "continuous" else 1.05 * gate - 0.05 * draw(gate)
         lower[name], upper[name] = for_masks(blurred), for_loss(gate)

@@ -41,6 +41,15 @@ static inline float power(float x, float p) {
   return x < 1e-37f ? 0.0f : q * scale.f;
 }
 
+static inline float lower_of(float v, float leak) { return v <= 0.0f ? leak * v : (v < 1.0f ? v : 1.0f); }
+
+/* The gradient by v, given that by lower_of(v). */
+static inline float through_lower(float v, float d, int paper) {
+  const float leaks = LEAK * (paper ? d : (d < 0.0f ? d : 0.0f));
+  const float inside = (paper ? v < 1.0f : v <= 1.0f) ? d : 0.0f;
+  return v <= 0.0f ? leaks : inside;
+}
+
 /* lower: what masks use.  sums [K, C]: sum over rows of row_weight * (upper + eps)^p.
  * jitter, where given: uniform numbers that move the gate of `lower` to 1.05 g - 0.05 jitter. */
 void importance_forward(const float *restrict gate, const float *restrict jitter, const float *restrict row_weight,
@@ -50,10 +59,10 @@ void importance_forward(const float *restrict gate, const float *restrict jitter
     const float *r = row_weight + (kc / C) * N, *g = gate + kc * N, *j = jitter ? jitter + kc * N : NULL;
     float *out = lower + kc * N;
     const float leak = sigmoid == PAPER ? LEAK : 0.0f;
-    for (long n = 0; n < N; n++) {
-      const float v = j ? (1.0f + JITTER) * g[n] - JITTER * j[n] : g[n];
-      out[n] = v <= 0.0f ? leak * v : (v < 1.0f ? v : 1.0f);
-    }
+    if (j)
+      for (long n = 0; n < N; n++) out[n] = lower_of((1.0f + JITTER) * g[n] - JITTER * j[n], leak);
+    else
+      for (long n = 0; n < N; n++) out[n] = lower_of(g[n], leak);
     double total = 0.0;
     for (long start = 0; start < N; start += 1024) {
       const long end = N - start < 1024 ? N : start + 1024;
@@ -79,12 +88,15 @@ void importance_backward(const float *restrict gate, const float *restrict jitte
     const float *r = row_weight + (kc / C) * N, *g = gate + at, *dl = d_lower + at, *j = jitter ? jitter + at : NULL;
     const float ds = d_sums[kc];
     float *out = d_gate + at;
-    for (long n = 0; n < N; n++) {
-      const float v = j ? (1.0f + JITTER) * g[n] - JITTER * j[n] : g[n];
-      const float leaks = sigmoid == PAPER || dl[n] < 0.0f ? LEAK * dl[n] : 0.0f;
-      const float inside = sigmoid == PAPER ? (v < 1.0f ? dl[n] : 0.0f) : (v <= 1.0f ? dl[n] : 0.0f);
-      out[n] = (v <= 0.0f ? leaks : inside) * (j ? 1.0f + JITTER : 1.0f);
-    }
+    const float blur = 1.0f + JITTER;
+    if (j && sigmoid == PAPER)
+      for (long n = 0; n < N; n++) out[n] = blur * through_lower(blur * g[n] - JITTER * j[n], dl[n], 1);
+    else if (j)
+      for (long n = 0; n < N; n++) out[n] = blur * through_lower(blur * g[n] - JITTER * j[n], dl[n], 0);
+    else if (sigmoid == PAPER)
+      for (long n = 0; n < N; n++) out[n] = through_lower(g[n], dl[n], 1);
+    else
+      for (long n = 0; n < N; n++) out[n] = through_lower(g[n], dl[n], 0);
     if (p == 1.0f)
       for (long n = 0; n < N; n++) out[n] += ds * r[n] * upper_slope(g[n]);
     else if (p == 2.0f)
@@ -114,18 +126,57 @@ void uniform_fill(float *restrict out, long n, unsigned low, unsigned high) {
 }
 
 /* masked = inner * (ci + (1 - ci) * u - delta); u from `source`, or from the key where there is no source;
- * `binary` makes u 1 below one half and else 0.  delta [K, N], where given: the weight of what the components leave out. */
+ * `binary` makes u 1 below one half and else 0.  delta [K, N], where given: the weight of what the components
+ * leave out.  Which of these there are is constant within a loop: so the compiler can vectorise each. */
+#define ALWAYS static inline __attribute__((always_inline))
+
+ALWAYS float number(const float *restrict source, long i, unsigned low, unsigned high, int given, int binary) {
+  const float u = given ? source[i] : uniform((unsigned)i, low, high);
+  return binary ? (u < 0.5f ? 1.0f : 0.0f) : u;
+}
+
+ALWAYS void forward_loop(const float *restrict inner, const float *restrict ci, const float *restrict source,
+                         unsigned low, unsigned high, const float *restrict d, long start, long n,
+                         float *restrict masked, int given, int with_delta, int binary) {
+  for (long b = 0; b < n; b++) {
+    const long i = start + b;
+    const float u = number(source, i, low, high, given, binary);
+    const float mask = ci[i] + (1.0f - ci[i]) * u;
+    masked[i] = inner[i] * (with_delta ? mask - d[b] : mask);
+  }
+}
+
+ALWAYS void backward_loop(const float *restrict d_masked, const float *restrict inner, const float *restrict ci,
+                          const float *restrict source, unsigned low, unsigned high, const float *restrict d,
+                          long start, long n, float *restrict d_inner, float *restrict d_ci,
+                          int given, int with_delta, int binary) {
+  for (long b = 0; b < n; b++) {
+    const long i = start + b;
+    const float u = number(source, i, low, high, given, binary);
+    const float mask = ci[i] + (1.0f - ci[i]) * u;
+    d_inner[i] = d_masked[i] * (with_delta ? mask - d[b] : mask);
+    d_ci[i] = d_masked[i] * inner[i] * (1.0f - u);
+  }
+}
+
+#define EVERY_KIND(CALL) \
+  if (source && delta && binary) { CALL(1, 1, 1); } \
+  else if (source && delta) { CALL(1, 1, 0); } \
+  else if (source && binary) { CALL(1, 0, 1); } \
+  else if (source) { CALL(1, 0, 0); } \
+  else if (delta && binary) { CALL(0, 1, 1); } \
+  else if (delta) { CALL(0, 1, 0); } \
+  else if (binary) { CALL(0, 0, 1); } \
+  else { CALL(0, 0, 0); }
+
 void mask_forward(const float *restrict inner, const float *restrict ci, const float *restrict source,
                   unsigned low, unsigned high, const float *restrict delta, int binary,
                   long K, long C, long N, float *restrict masked) {
   for (long kc = 0; kc < K * C; kc++) {
     const float *d = delta ? delta + (kc / C) * N : NULL;
-    for (long n = 0; n < N; n++) {
-      const long i = kc * N + n;
-      float u = source ? source[i] : uniform((unsigned)i, low, high);
-      u = binary ? (u < 0.5f ? 1.0f : 0.0f) : u;
-      masked[i] = inner[i] * (ci[i] + (1.0f - ci[i]) * u - (d ? d[n] : 0.0f));
-    }
+#define FORWARD(given, with_delta, binary) \
+    forward_loop(inner, ci, source, low, high, d, kc * N, N, masked, given, with_delta, binary)
+    EVERY_KIND(FORWARD)
   }
 }
 
@@ -134,12 +185,8 @@ void mask_backward(const float *restrict d_masked, const float *restrict inner, 
                    long K, long C, long N, float *restrict d_inner, float *restrict d_ci) {
   for (long kc = 0; kc < K * C; kc++) {
     const float *d = delta ? delta + (kc / C) * N : NULL;
-    for (long n = 0; n < N; n++) {
-      const long i = kc * N + n;
-      float u = source ? source[i] : uniform((unsigned)i, low, high);
-      u = binary ? (u < 0.5f ? 1.0f : 0.0f) : u;
-      d_inner[i] = d_masked[i] * (ci[i] + (1.0f - ci[i]) * u - (d ? d[n] : 0.0f));
-      d_ci[i] = d_masked[i] * inner[i] * (1.0f - u);
-    }
+#define BACKWARD(given, with_delta, binary) \
+    backward_loop(d_masked, inner, ci, source, low, high, d, kc * N, N, d_inner, d_ci, given, with_delta, binary)
+    EVERY_KIND(BACKWARD)
   }
 }
