@@ -10,15 +10,17 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Shaped
 from torch import Tensor, nn
 
 from microtome.core.errors import MicrotomeError, bad_value
 from microtome.decomposition.causal_importance.sigmoids import sigmoid_pair
 from microtome.decomposition.component_layers import ComponentLayer, GateFunction, OneInstance
 from microtome.decomposition.config import DecompositionConfig
+from microtome.decomposition.importance_functions import ALL_SITES, ImportanceFunctions
 from microtome.decomposition.result import Decomposition, load_located
 from microtome.decomposition.run_info import SPDRunInfo
+from microtome.targets.network import Site
 
 __all__ = [
     "CIOutputs",
@@ -106,9 +108,11 @@ class ComponentModel(nn.Module):
         for name, site in decomposition.sites.items():
             left, right = (factor[instance] for factor in decomposition.factors[name])
             bias = None if site.bias is None else site.bias[instance]
-            self._components[_key(name)] = ComponentLayer(left, right, site.weight[instance], bias)
-            if name in decomposition.ci_fns:
-                self._ci_fns[_key(name)] = GateFunction(decomposition.ci_fns[name], instance)
+            layer = ComponentLayer(left, right, site.weight[instance], bias, site.kind)
+            self._components[_key(name)] = layer
+        functions = decomposition.importance_functions
+        for name, function in ({} if functions is None else functions.by_site).items():
+            self._ci_fns[_key(name)] = GateFunction(function, instance)
         self.requires_grad_(False).eval()
 
     @classmethod
@@ -135,7 +139,7 @@ class ComponentModel(nn.Module):
 
     @property
     def ci_fns(self) -> dict[str, GateFunction]:
-        """The causal importance function of every site, by its name.
+        """The causal importance function of every site, by its name; or the one of ``all_sites``.
 
         Raises ``MicrotomeError`` for a method without gates.
         """
@@ -144,7 +148,8 @@ class ComponentModel(nn.Module):
                 f"{self.config.method.upper()} components have no gates, so no causal importances;"
                 " decompose with method: spd, or use the run's attributions"
             )
-        return {name: self._ci_fns[_key(name)] for name in self.target_module_paths}  # pyright: ignore
+        names = [ALL_SITES] if ALL_SITES in self._ci_fns else self.target_module_paths
+        return {name: self._ci_fns[_key(name)] for name in names}  # pyright: ignore
 
     @property
     def module_to_c(self) -> dict[str, int]:
@@ -153,7 +158,7 @@ class ComponentModel(nn.Module):
 
     def forward(
         self,
-        x: Float[Tensor, "B *d"],
+        x: Shaped[Tensor, "B *d"],
         cache_type: str = "none",
         mask_infos: Mapping[str, MaskInfo] | None = None,
         *,
@@ -189,7 +194,7 @@ class ComponentModel(nn.Module):
 
     def calc_causal_importances(
         self,
-        pre_weight_acts: Mapping[str, Float[Tensor, "*B d_in"]],
+        pre_weight_acts: Mapping[str, Shaped[Tensor, "*B"]],
         sampling: str = "continuous",
         detach_inputs: bool = False,
     ) -> CIOutputs:
@@ -200,17 +205,39 @@ class ComponentModel(nn.Module):
         """
         if sampling not in ("continuous", "binomial"):
             raise bad_value("sampling", sampling, "unknown", "use continuous or binomial")
-        functions, out = self.ci_fns, CIOutputs({}, {}, {})
+        out = CIOutputs({}, {}, {})
         lower, upper = sigmoid_pair(self.sigmoid_type)
-        for name in self._checked_names(list(pre_weight_acts)):
-            seen = pre_weight_acts[name]
-            if functions[name].reads == "component_acts":
-                seen = self.components[name].get_component_acts(seen)
-            gate = functions[name](seen.detach() if detach_inputs else seen)
+        for name, gate in self._gates(pre_weight_acts, detach_inputs).items():
             jittered = 1.05 * gate - 0.05 * torch.rand_like(gate) if sampling == "binomial" else gate
             out.pre_sigmoid[name] = gate
             out.lower_leaky[name], out.upper_leaky[name] = lower(jittered), upper(gate)
         return out
+
+    def _gates(self, acts: Mapping[str, Tensor], detach: bool) -> dict[str, Tensor]:
+        names, functions = self._checked_names(list(acts)), self.ci_fns
+        if ALL_SITES in functions:
+            missing = [name for name in self.target_module_paths if name not in acts]
+            if missing:
+                raise bad_value(
+                    "pre_weight_acts",
+                    missing[0],
+                    "missing: one function reads all sites",
+                    "give every site's",
+                )
+            names = self.target_module_paths
+        layers, by_site = (
+            self.components,
+            {n: functions[n].function() for n in functions if n in {*names, ALL_SITES}},
+        )
+        sites = {
+            n: Site(n, layers[n].target_weight.mT.unsqueeze(0), None, None, layers[n].kind) for n in names
+        }
+        made = ImportanceFunctions(sites, {n: layers[n].C for n in names}, by_site)
+        inner: dict[str, list[Tensor]] = {}
+        if made.reads_inner:
+            inner = {n: [_cut(layers[n].get_component_acts(acts[n]), detach).unsqueeze(0)] for n in names}
+        found = made({n: [_cut(acts[n], detach).unsqueeze(0)] for n in names}, inner)
+        return {name: calls[0].squeeze(0) for name, calls in found.items()}
 
     def calc_weight_deltas(self) -> dict[str, Float[Tensor, "d_out d_in"]]:
         """What the components leave out of every site's weight: the target's minus their sum."""
@@ -237,10 +264,14 @@ def _run(layer: ComponentLayer, x: Tensor, info: MaskInfo) -> Tensor:
     out = layer(x, info.component_mask)
     if info.weight_delta_and_mask is not None:
         delta, amount = info.weight_delta_and_mask
-        out = out + (x @ delta.mT) * amount.unsqueeze(-1)
+        out = out + layer.apply_weight(x, delta) * amount.unsqueeze(-1)
     if info.routing_mask is not None:
         out = torch.where(info.routing_mask.unsqueeze(-1), out, layer.target(x))
     return out
+
+
+def _cut(x: Tensor, detach: bool) -> Tensor:
+    return x.detach() if detach else x
 
 
 def _key(site: str) -> str:
