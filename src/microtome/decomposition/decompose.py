@@ -18,6 +18,7 @@ from microtome.data.loading import DataSource, data_from_spec, held_out_from_spe
 from microtome.decomposition.apd import APD
 from microtome.decomposition.config import DecompositionConfig, config_from_mapping
 from microtome.decomposition.evaluate import Reporter, store_results
+from microtome.decomposition.evaluation.along import Along
 from microtome.decomposition.full_spd import FullSPD
 from microtome.decomposition.jobs import Job, build_method, load_job
 from microtome.decomposition.loop import Hooks, Loop, resume_words
@@ -168,6 +169,7 @@ def _finish(
         fixed=job.target.state_dict(),
         hooks=Hooks(
             report=Reporter(method, job.measured_on).report,
+            evaluate=Along(job.target, config, method.parameters, job.measured_on, run).evaluate,
             picture=lambda step: picture(run, job, method.parameters, step, tracker),
             saved=lambda step: save_model(run, job, method.parameters, step),
             tracker=tracker,

@@ -90,10 +90,11 @@ def loss_table(
     """Steps and losses ``[T, K]`` by name from the lines of ``metrics.jsonl``; None without losses.
 
     The total comes first; learning rates, speeds and other numbers that are not one value a seed or no
-    loss (``lr``, ``learning_rate``, ``steps_per_second``) are left out.
+    loss (``lr``, ``learning_rate``, ``steps_per_second``, what evaluations measure) are left out.
     """
     skipped = {"step", "lr", "learning_rate", "steps_per_second", "seconds"}
-    names = list(dict.fromkeys(key for row in rows for key in row if key not in skipped))
+    every = dict.fromkeys(key for row in rows for key in row)
+    names = [key for key in every if key not in skipped and not key.startswith("eval/")]
     table = {}
     for name in names:
         values = [np.atleast_1d(_numbers(row.get(name))) for row in rows]

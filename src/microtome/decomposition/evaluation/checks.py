@@ -136,7 +136,7 @@ def _which(chosen: np.ndarray) -> str:
     if len(chosen) == 1:
         return ""
     if chosen.all():
-        return f"all {len(chosen)} seeds: "
+        return "both seeds: " if len(chosen) == 2 else f"all {len(chosen)} seeds: "
     some = np.flatnonzero(chosen)
     names = ", ".join(map(str, some[:8])) + (", ..." if len(some) > 8 else "")
     return f"seed{'s' if len(some) > 1 else ''} {names} of {len(chosen)}: "

@@ -52,7 +52,7 @@ class Measured:
 
         def quotient(a: np.ndarray, b: np.ndarray) -> np.ndarray:
             with np.errstate(divide="ignore", invalid="ignore"):
-                return a / b
+                return np.where((a == 0) & (b == 0), 1.0, a / b)
 
         return estimate(
             quotient, self.series[f"{self.distance}/{over}"], self.series[f"{self.distance}/{under}"]
