@@ -1,5 +1,7 @@
 """How a batch is cut: over processes, and over micro-batches within one."""
 
+from itertools import pairwise
+
 from microtome.core.distributed import Processes
 from microtome.core.errors import bad_value
 
@@ -20,4 +22,4 @@ def equal_cuts(n: int, parts: int) -> list[slice]:
     """``n`` rows in ``parts`` contiguous parts as equal as can be; fewer parts than asked where n is less."""
     parts = max(1, min(parts, n))
     edges = [i * n // parts for i in range(parts + 1)]
-    return [slice(a, b) for a, b in zip(edges, edges[1:], strict=False)]
+    return [slice(a, b) for a, b in pairwise(edges)]

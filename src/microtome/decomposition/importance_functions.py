@@ -95,9 +95,7 @@ class ImportanceFunctions:
             for name, tensor in function.weights.items()
         }
 
-    def __call__(
-        self, inputs: Calls, inner: Calls | None = None
-    ) -> dict[str, list[Float[Tensor, "K *B C"]]]:
+    def __call__(self, inputs: Calls, inner: Calls | None = None) -> dict[str, list[Float[Tensor, "K *B C"]]]:
         """Gates of every call of every site.
 
         ``inputs``: what reaches each site. ``inner``: inner activations ``[K, *B, C]``, which only functions

@@ -62,9 +62,7 @@ def stochastic_masks(step: "Step", routes: Routes) -> Masks:
         source = step.draws.uniform(for_components, lower.shape, step.rows, lower)
         if step.sampling == "binomial":
             source = (source < 0.5).to(lower.dtype)
-        delta = (
-            step.draws.uniform(for_delta, lower.shape[:-1], step.rows, lower) if step.use_delta else None
-        )
+        delta = step.draws.uniform(for_delta, lower.shape[:-1], step.rows, lower) if step.use_delta else None
         return SiteMask(stochastic_mask(lower, source), delta, routes[name])
 
     return LazyMasks(sites, make)

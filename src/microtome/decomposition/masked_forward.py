@@ -12,7 +12,7 @@ from microtome.decomposition.site_masks import MaskedNetwork, SiteMask, masked_o
 from microtome.decomposition.subcomponents import Factors
 
 Weights = Tensor | SiteMask
-"""A mask ``[K, *B, C]`` (rows and positions may be flattened into one axis), or one with a delta component."""
+"""A mask ``[K, *B, C]`` (rows and positions may be flattened into one axis), or one with more to it."""
 CallMasks = Mapping[str, Weights | Sequence[Weights]]
 
 

@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Literal
 
-import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
@@ -48,9 +47,7 @@ def _subset(step: "Step", names: Sequence[str], routing: UniformKSubset | Static
     return {name: chosen[..., i].contiguous() for i, name in enumerate(names)}
 
 
-def uniform_k_subset(
-    numbers: Float[Tensor, "*B M"], sizes: Float[Tensor, "*B"]
-) -> Bool[Tensor, "*B M"]:
+def uniform_k_subset(numbers: Float[Tensor, "*B M"], sizes: Float[Tensor, "*B"]) -> Bool[Tensor, "*B M"]:
     """Subsets of M things: k uniform in 1 to M out of ``sizes``, then the k with the smallest ``numbers``.
 
     Both are uniform in [0, 1).
@@ -66,5 +63,3 @@ def _positions(step: "Step") -> tuple[tuple[int, ...], Tensor]:
     shapes = {tuple(call.shape[:-1]) for calls in step.lower.values() for call in calls}
     like = next(iter(step.lower.values()))[0]
     return (next(iter(shapes)) if len(shapes) == 1 else tuple(like.shape[:2])), like
-
-

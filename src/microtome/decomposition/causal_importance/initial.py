@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from jaxtyping import Float
@@ -20,7 +21,7 @@ def initial_layers(
     shared = kind == "shared_mlp"
     sizes = [width, *hidden, n_components if shared else 1]
     layers: dict[str, Tensor] = {}
-    for i, (fan_in, out) in enumerate(zip(sizes, sizes[1:], strict=False)):
+    for i, (fan_in, out) in enumerate(pairwise(sizes)):
         gain = 1.0 if i == len(hidden) else math.sqrt(2.0)
         shape = (fan_in, out) if shared else (n_components, fan_in, out)
         draws = [torch.randn(shape, generator=g, device=g.device) for g in generators]
