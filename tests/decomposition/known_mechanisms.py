@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from microtome.decomposition.config import config_from_mapping
 from microtome.decomposition.result import Decomposition
 from microtome.targets.module_target import ModuleTarget
+from microtome.targets.network import Target
 
 STEEP = 50.0
 
@@ -31,6 +32,12 @@ def decomposition(
 ) -> Decomposition:
     """The module with ``parts[site] = (V [d_in, C], U [C, d_out])``; the gate of a component is 1 where its
     inner activation exceeds ``level`` by 0.02, 0 below it."""
+    return _with_gates(ModuleTarget(module, list(parts)), parts, level, **more)
+
+
+def _with_gates(
+    target: Target, parts: dict[str, tuple[Tensor, Tensor]], level: float, **more
+) -> Decomposition:
     config = config_from_mapping(
         {
             "method": "spd",
@@ -58,7 +65,7 @@ def decomposition(
             f"gates.{site}.w_out": torch.zeros(1, c, 0),
             f"gates.{site}.b_out": torch.full((1, c), -STEEP * level),
         }
-    return Decomposition(config, ModuleTarget(module, list(parts)), parameters)
+    return Decomposition(config, target, parameters)
 
 
 def token_decomposition(n: int = 6, dead: int = 1) -> Decomposition:
@@ -85,3 +92,43 @@ class Tokens:
 
     def spec(self):
         return {"kind": "arrays", "shape": list(self.ids.shape)}
+
+
+def language_decomposition(family: str = "gpt2", components: int = 4) -> Decomposition:
+    """A tiny random language model of 20 tokens and random components of its MLPs, all of which fire."""
+    from microtome.targets.language_target import LanguageTarget
+
+    torch.manual_seed(0)
+    if family == "gpt2":
+        from transformers import GPT2Config, GPT2LMHeadModel
+
+        model = GPT2LMHeadModel(
+            GPT2Config(
+                vocab_size=20, n_positions=16, n_embd=8, n_layer=2, n_head=2, bos_token_id=0, eos_token_id=0
+            )
+        )
+        patterns = ["transformer.h.*.mlp.c_*"]
+    else:
+        from transformers import LlamaConfig, LlamaForCausalLM
+
+        model = LlamaForCausalLM(
+            LlamaConfig(
+                vocab_size=20,
+                hidden_size=8,
+                intermediate_size=12,
+                num_hidden_layers=2,
+                num_attention_heads=2,
+                num_key_value_heads=1,
+                max_position_embeddings=16,
+            )
+        )
+        patterns = ["model.layers.*.mlp.*_proj"]
+    target = LanguageTarget(model, None, patterns)
+    parts = {
+        name: (
+            torch.randn(site.weight.shape[1], components) / 3,
+            torch.randn(components, site.weight.shape[2]) / 3,
+        )
+        for name, site in target.sites().items()
+    }
+    return _with_gates(target, parts, -100.0, output_loss_type="kl")

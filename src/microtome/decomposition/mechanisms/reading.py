@@ -119,8 +119,8 @@ def importances(
 def read(d: Decomposition, x: Tensor, sites: Sequence[str]) -> Reading:
     """Causal importances and inner activations of a batch, at the sites named.
 
-    Where a site runs several times in a pass, and where a network that reads no text has positions (patches of
-    an image), a component is as important as at the most important of them.
+    Where a site runs several times in a pass, and where a network that reads no text has positions (patches
+    of an image), a component is as important as at the most important of them.
     """
     output, lower, inner = importances(d, x)
     n, text = x.shape[1], is_text(x)
