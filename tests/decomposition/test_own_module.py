@@ -158,7 +158,7 @@ def test_a_module_and_data_that_do_not_fit(change: Any, data: Any, message: str,
 
 
 def test_a_module_that_its_description_cannot_make_again(tmp_path: Path) -> None:
-    module = nn.Sequential(nn.Linear(8, 4), nn.BatchNorm1d(4))
+    module = nn.Sequential(nn.Linear(8, 4), nn.Hardtanh(-2, 2))
     found = microtome.decompose(module, data=rows(), out_dir=tmp_path / "run", **SHORT)
     with pytest.raises(MicrotomeError, match="pass the module yourself"):
         microtome.load(tmp_path / "run")

@@ -1,3 +1,6 @@
+import json
+from collections import OrderedDict
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -175,6 +178,41 @@ def test_select_and_spec_of_a_sequential() -> None:
     torch.testing.assert_close(again(x), target(x))
     three = target.select([0, 0, 0])
     torch.testing.assert_close(three(x.expand(3, -1, -1, -1))[2], target(x)[0])
+
+
+def test_select_and_spec_of_a_convolutional_network() -> None:
+    module = nn.Sequential(
+        OrderedDict(
+            first=nn.Conv2d(
+                1, 4, (3, 2), stride=(2, 1), padding="valid", bias=False, padding_mode="circular"
+            ),
+            norm=nn.BatchNorm2d(4, affine=False),
+            act=nn.Mish(),
+            groups=nn.GroupNorm(2, 4),
+            pool=nn.MaxPool2d(2, stride=1, ceil_mode=True),
+            mean=nn.AdaptiveAvgPool2d((2, None)),
+            flat=nn.Flatten(),
+            head=nn.Linear(48, 2),
+        )
+    )
+    module(torch.randn(5, 1, 9, 8))  # running statistics
+    target = ModuleTarget(module, ["first", "head"], identities=["head"])
+    again = build(json.loads(json.dumps(target.spec())))
+    again.load_state_dict(target.state_dict())
+    x = torch.randn(1, 4, 1, 9, 8)
+    assert torch.equal(again(x), target(x))
+    assert list(again.sites()) == list(target.sites()) == ["first", "head.pre_identity", "head"]
+
+
+def test_spec_of_a_sequence_from_ids() -> None:
+    module = nn.Sequential(nn.Embedding(5, 3, padding_idx=0), nn.RMSNorm(3), nn.Linear(3, 5, bias=False))
+    module[2].weight = module[0].weight  # tied
+    target = ModuleTarget(module)
+    again = build(json.loads(json.dumps(target.spec())))
+    again.load_state_dict(target.state_dict())
+    x = torch.randint(5, (1, 4, 6))
+    assert torch.equal(again(x), target(x))
+    assert again.sites()["2"].tied_to == "0"
 
 
 def test_a_class_that_cannot_be_made_again_says_what_to_do() -> None:

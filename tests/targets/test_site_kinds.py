@@ -254,8 +254,8 @@ def test_identities_alone_and_before_whole_blocks() -> None:
 @pytest.mark.parametrize(
     ("pattern", "told"),
     [
-        ("act", "a ReLU, whose input width is not known; name a linear layer"),
-        ("norm", "a BatchNorm1d, whose input width is not known"),
+        ("act", "layer of type ReLU, whose input width is not known; name a linear layer"),
+        ("norm", "layer of type BatchNorm1d, whose input width is not known"),
         ("gone", r"matches no layer; there are: blocks.\{0-1\}.1"),
         ("g*", "matches no layer"),
     ],

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int, Shaped
 from torch import Tensor
 
 from microtome.core.errors import MicrotomeError
@@ -15,7 +15,7 @@ from microtome.core.errors import MicrotomeError
 class ArrayData:
     """Rows ``x [N, *d]`` with optional labels ``y [N]``, drawn with replacement."""
 
-    x: Float[Tensor, "N *d"]
+    x: Shaped[Tensor, "N *d"]
     y: Int[Tensor, " _"] | None = None
     source: dict[str, Any] | None = None
 
@@ -35,20 +35,20 @@ class ArrayData:
 
     def batch(
         self, batch_size: int, generator: torch.Generator | None = None, n_instances: int = 1
-    ) -> Float[Tensor, "K B *d"]:
+    ) -> Shaped[Tensor, "K B *d"]:
         """``batch_size`` rows for each instance."""
         return self.x[self._rows(batch_size, generator, n_instances)]
 
     def labelled_batch(
         self, batch_size: int, generator: torch.Generator | None = None, n_instances: int = 1
-    ) -> tuple[Float[Tensor, "K B *d"], Int[Tensor, "K B"]]:
+    ) -> tuple[Shaped[Tensor, "K B *d"], Int[Tensor, "K B"]]:
         """Rows and their labels. Raises MicrotomeError when there are no labels."""
         if self.y is None:
             raise MicrotomeError("y=None: these data have no labels; give them with the rows")
         rows = self._rows(batch_size, generator, n_instances)
         return self.x[rows], self.y[rows]
 
-    def all(self, n_instances: int = 1) -> Float[Tensor, "K N *d"]:
+    def all(self, n_instances: int = 1) -> Shaped[Tensor, "K N *d"]:
         """Every row, for each instance; a view."""
         return self.x.expand(n_instances, *self.x.shape)
 

@@ -56,8 +56,9 @@ class Reporter:
 
 
 def batch_rows(config: DecompositionConfig, data: DataSource, rows: int) -> int:
-    """Rows to measure on: ``rows`` of vectors; of text, whose rows are long, those of an evaluation batch."""
-    if not isinstance(data, TokenWindows):
+    """Rows to measure on: ``rows`` of vectors; of text or images, whose rows are long, an evaluation batch."""
+    long = isinstance(data, ArrayData) and (data.x.ndim > 2 or not data.x.is_floating_point())
+    if not (long or isinstance(data, TokenWindows)):
         return rows
     return min(rows, getattr(config, "eval_batch_size", None) or config.batch_size)
 
@@ -114,7 +115,7 @@ def _losses(d: Decomposition, x: Tensor) -> dict[str, Any]:
     """Faithfulness, and output errors under each masking, per instance."""
     kind = "mse" if isinstance(d.config, APDConfig) else d.config.output_loss_type
     wanted = d.target(x)
-    weight = x.new_ones(x.shape[:2])
+    weight = wanted.new_ones(x.shape[:2])
 
     def error(output: Tensor) -> list[float]:
         return reconstruction_loss(output, wanted, weight, x.shape[1], kind).tolist()

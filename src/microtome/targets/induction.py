@@ -80,7 +80,7 @@ class InductionTransformer(BatchedTarget):
 
     @torch.no_grad()
     def reset(self, seed: int = 0) -> "InductionTransformer":
-        """Draw start values in place (standard normal embeddings, ``nn.Linear``'s otherwise); returns self."""
+        """Draw start values in place (embeddings of unit variance, ``nn.Linear``'s elsewhere); returns self."""
         for name, layer in self.named_modules():
             if not isinstance(layer, BatchedLinear):
                 continue

@@ -43,8 +43,10 @@ def renamed(state: Mapping[str, Tensor]) -> State:
 
 
 def kind_of(state: Mapping[str, Tensor]) -> str | None:
-    """``tms`` or ``resid_mlp``, by the tensors of a target; None for another network."""
+    """``tms``, ``resid_mlp`` or ``ih``, by the tensors of a target; None for another network."""
     names = renamed(state)
+    if "token_embed.weight" in names and "blocks.0.attn.out_proj.weight" in names:
+        return "ih"
     if "W_E" in names and "W_U" in names:
         return "resid_mlp"
     return "tms" if "linear1.weight" in names and names.keys() & {"b_final", "linear2.bias"} else None
@@ -77,6 +79,16 @@ def resid_mlp_state(state: Mapping[str, Tensor], source: object) -> State:
         return named
     embedding = {key: named.pop(key).unsqueeze(0) for key in ("W_E", "W_U") if key in named}
     return {**embedding, **_transposed(named)}
+
+
+def induction_state(state: Mapping[str, Tensor], source: object) -> State:
+    """Tensors of the induction-head toy, from ours (with K) or the SPD code's (``nn.Linear``)."""
+    embedding = _tensor(state, "token_embed.weight", source)
+    if embedding.ndim == 3:
+        return dict(state)
+    kept = {key: value for key, value in state.items() if not key.endswith("pe")}  # sinusoids
+    del kept["token_embed.weight"]
+    return {"token_embed.weight": embedding.unsqueeze(0), **_transposed(kept)}
 
 
 def _transposed(state: Mapping[str, Tensor]) -> State:

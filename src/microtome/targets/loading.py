@@ -18,7 +18,9 @@ from microtome.core.wandb_files import fetch_wandb
 from microtome.data.loading import DataSpec
 from microtome.targets.batched import BatchedTarget
 from microtome.targets.config import MLPModelConfig, ResidMLPModelConfig, TMSModelConfig
-from microtome.targets.layouts import resid_mlp_state, target_part, tms_state
+from microtome.targets.induction import InductionTransformer
+from microtome.targets.induction_config import InductionModelConfig
+from microtome.targets.layouts import induction_state, resid_mlp_state, target_part, tms_state
 from microtome.targets.mlp import MLP
 from microtome.targets.module_spec import build_module
 from microtome.targets.module_target import ModuleTarget
@@ -31,8 +33,9 @@ TRAIN_CONFIGS = {
     "tms": "tms_train_config.yaml",
     "resid_mlp": "resid_mlp_train_config.yaml",
     "digits": "digits_train_config.yaml",
+    "ih": "ih_train_config.yaml",
 }
-_TRAIN_COMMANDS = {"tms": "tms", "resid_mlp": "resid-mlp", "digits": "digits"}
+_TRAIN_COMMANDS = {"tms": "tms", "resid_mlp": "resid-mlp", "digits": "digits", "ih": "induction"}
 
 
 @dataclass(frozen=True)
@@ -56,8 +59,8 @@ def load_target(
 ) -> LoadedTarget:
     """Load a trained target: ``latest``, a run folder, or a weight file with its training YAML beside it.
 
-    ``want`` is the kind of run that ``latest`` means: any training, ``train-tms``, ``train-resid-mlp`` or
-    ``train-digits``.
+    ``want`` is the kind of run that ``latest`` means: any training, ``train-tms``, ``train-resid-mlp``,
+    ``train-digits`` or ``train-induction``.
     Raises CannotLoad in one line when there is nothing there, or what is there is not a target.
     """
     weights, kind = _find_weights(_locate(reference, runs_root, relative_to, want))
@@ -94,6 +97,8 @@ def build(spec: Mapping[str, Any], module: nn.Module | None = None) -> Target:
         return ResidMLP(ResidMLPModelConfig.from_mapping(values, source="target"), fixed, shared)
     if kind == "mlp":
         return MLP(MLPModelConfig.from_mapping(values, source="target"))
+    if kind == "induction":
+        return InductionTransformer(InductionModelConfig.from_mapping(values, source="target"))
     if kind == "module":
         made = build_module(values["module"]) if module is None else module
         return ModuleTarget(
@@ -190,8 +195,33 @@ def _load_digits(
     return target, {"kind": "digits", "split": "train"}
 
 
+def _load_induction(
+    state: dict[str, Tensor], config: dict[str, Any], path: Path
+) -> tuple[BatchedTarget, DataSpec]:
+    ours = induction_state(state, path)
+    k = ours["token_embed.weight"].shape[0]
+    given = _model_config(config, "ih_model_config", path)
+    model = InductionModelConfig.from_mapping({**given, "n_instances": k}, str(path))
+    target = InductionTransformer(model)
+    target.load_weights(ours, path)
+    return target, {
+        "kind": "induction",
+        "vocab_size": model.vocab_size,
+        "seq_len": model.seq_len,
+        # The original code's file has no pattern, but the warm-up that ours has under another name.
+        "pattern": config.get("pattern", "pair" if "lr_warmup" in config else "repeat"),
+        "period": list(config.get("period", (8, 15))),
+        "prefix_window": config.get("prefix_window"),
+    }
+
+
 _Loader = Callable[[dict[str, Tensor], dict[str, Any], Path], tuple[BatchedTarget, DataSpec]]
-_LOADERS: dict[str, _Loader] = {"tms": _load_tms, "resid_mlp": _load_resid, "digits": _load_digits}
+_LOADERS: dict[str, _Loader] = {
+    "tms": _load_tms,
+    "resid_mlp": _load_resid,
+    "digits": _load_digits,
+    "ih": _load_induction,
+}
 
 
 def _locate(

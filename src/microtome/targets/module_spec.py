@@ -1,11 +1,24 @@
 """Describing a user's ``nn.Module`` so that a saved run can build it again, and building it."""
 
 import importlib
+from collections import OrderedDict
 from typing import Any
 
 from torch import nn
 
 from microtome.core.errors import CannotLoad
+
+_CONVOLUTION = (
+    "in_channels",
+    "out_channels",
+    "kernel_size",
+    "stride",
+    "padding",
+    "dilation",
+    "groups",
+    "padding_mode",
+)
+_BATCH_NORM = ("num_features", "eps", "momentum", "affine", "track_running_stats")
 
 # Layers without weights or with weights given by a few numbers: class name -> constructor arguments to keep.
 _PLAIN_LAYERS: dict[str, tuple[str, ...]] = {
@@ -23,8 +36,24 @@ _PLAIN_LAYERS: dict[str, tuple[str, ...]] = {
     "Identity": (),
     "Softmax": ("dim",),
     "LogSoftmax": ("dim",),
+    "Mish": (),
+    "ReLU6": (),
+    "Hardswish": (),
     "Flatten": ("start_dim", "end_dim"),
+    "Unflatten": ("dim", "unflattened_size"),
+    "Embedding": ("num_embeddings", "embedding_dim", "padding_idx"),
+    "Conv1d": _CONVOLUTION,
+    "Conv2d": _CONVOLUTION,
+    "BatchNorm1d": _BATCH_NORM,
+    "BatchNorm2d": _BATCH_NORM,
+    "GroupNorm": ("num_groups", "num_channels", "eps", "affine"),
+    "RMSNorm": ("normalized_shape", "eps", "elementwise_affine"),
+    "Dropout2d": ("p",),
+    "MaxPool2d": ("kernel_size", "stride", "padding", "dilation", "ceil_mode"),
+    "AvgPool2d": ("kernel_size", "stride", "padding", "ceil_mode", "count_include_pad"),
+    "AdaptiveAvgPool2d": ("output_size",),
 }
+_HAS_BIAS = (nn.Linear, nn.LayerNorm, nn.Conv1d, nn.Conv2d)
 
 _MEND = "pass the module yourself: microtome.load(path, module=...)"
 
@@ -44,7 +73,9 @@ def build_module(spec: dict[str, Any]) -> nn.Module:
     Raises CannotLoad when it cannot be made again from the description alone.
     """
     if "layers" in spec:
-        return nn.Sequential(*(build_module(layer) for layer in spec["layers"]))
+        names = spec.get("names") or [str(i) for i in range(len(spec["layers"]))]
+        made = (build_module(layer) for layer in spec["layers"])
+        return nn.Sequential(OrderedDict(zip(names, made, strict=True)))
     if "layer" in spec:
         if spec["layer"] not in _PLAIN_LAYERS:
             raise CannotLoad(
@@ -57,16 +88,17 @@ def build_module(spec: dict[str, Any]) -> nn.Module:
 def _plain_spec(module: nn.Module) -> dict[str, Any] | None:
     if type(module) is nn.Sequential:
         layers = [_plain_spec(layer) for layer in module]
-        return None if None in layers else {"layers": layers}
+        names = list(module._modules)
+        usual = names == [str(i) for i in range(len(names))]
+        return None if None in layers else {"layers": layers} | ({} if usual else {"names": names})
     name = type(module).__name__
     if name not in _PLAIN_LAYERS or type(module) is not getattr(nn, name):
         return None
     arguments = {key: _jsonable(getattr(module, key)) for key in _PLAIN_LAYERS[name]}
-    if isinstance(module, nn.Linear):
+    if isinstance(module, _HAS_BIAS):
         arguments["bias"] = module.bias is not None
     if isinstance(module, nn.LayerNorm):
         arguments["elementwise_affine"] = module.elementwise_affine
-        arguments["bias"] = module.bias is not None
     return {"layer": name, "arguments": arguments}
 
 

@@ -70,7 +70,10 @@ def identity_widths(module: nn.Module, patterns: Sequence[str]) -> dict[str, int
             if width is None:
                 kind = type(module.get_submodule(name)).__name__
                 raise bad_value(
-                    "identities", name, f"a {kind}, whose input width is not known", "name a linear layer"
+                    "identities",
+                    name,
+                    f"layer of type {kind}, whose input width is not known",
+                    "name a linear layer",
                 )
             widths[name] = width
     return widths
