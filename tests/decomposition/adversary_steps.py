@@ -44,7 +44,7 @@ def tms_step(
 
 
 def error_of_row(step: Step, k: int, b: int, source: Callable[[str], Tensor]) -> Tensor:
-    """The error of one row of one instance, with vectors and dense matrices; ``source(site)``: its entries."""
+    """The error of one row of one instance, with dense matrices; ``source(site)``: its entries."""
     network = step.network.target
     assert isinstance(network, TMS)
     hidden = step.x[k, b]

@@ -1,6 +1,7 @@
 """Reconstruction under sign ascent's worst masks: against loops, against every corner, and its gradients."""
 
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 import torch
@@ -63,7 +64,7 @@ def test_ascent_rises_and_never_ends_below_its_start(shared: bool):
         reached = [ascend_over([errors], start, 0.05, n, shared=shared)[1].sum(1) for n in (0, 1, 2, 5, 15)]
         beginning = errors(start).sum(1)
         assert torch.allclose(reached[0], beginning)
-        for before, after in zip(reached[:-1], reached[1:], strict=True):
+        for before, after in pairwise(reached):
             assert (after >= before).all()
         assert (reached[1] > beginning).all() and (reached[-1] > 1.02 * beginning).all()
         # Steps as large as the whole range jump about: even so the start is kept where it is the worst.

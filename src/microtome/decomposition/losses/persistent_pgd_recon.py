@@ -50,6 +50,7 @@ def persistent_pgd_recon(
         return
     sums.add(loss.gradients())
     if sums.n_parts == len(parts):
+        del step.whole_batch.kept[key]
         loss.adversary.ascend(step, sums.gradients)
         loss.adversary.reset_some(step)
 
@@ -104,14 +105,14 @@ class _PersistentLoss:
         """The loss' gradient to the stored sources: as noted, or measured where nobody asked for it."""
         total = self._nothing()
         for (share, routes), (weight, by_name) in zip(self.passes, self.noted, strict=True):
-            if weight.gradient is None or any(n.gradient is None for n in by_name.values()):
+            known = {name: noted.gradient for name, noted in by_name.items() if noted.gradient is not None}
+            if len(known) < len(by_name) or weight.gradient is None or (weight.gradient == 0).any():
                 _add(total, self._measured_pass(share, routes))
                 continue
             # Whoever trains weighs the loss, by instance; the adversary climbs the loss itself.
-            inverse = torch.where(weight.gradient == 0, 0.0, self.step.share / weight.gradient)
-            for name, noted in by_name.items():
-                assert noted.gradient is not None
-                total[name] += noted.gradient * inverse.reshape(-1, *[1] * (noted.gradient.ndim - 1))
+            factor = self.step.share / weight.gradient
+            scaled = {n: g * factor.reshape(-1, *[1] * (g.ndim - 1)) for n, g in known.items()}
+            _add(total, scaled)
         return total
 
     def measured(self) -> Gradients:
