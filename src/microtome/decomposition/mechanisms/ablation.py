@@ -9,20 +9,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from microtome.core.seeds import generator
-from microtome.data.images import ArrayData
 from microtome.data.loading import DataSource
 from microtome.decomposition.mechanisms.component_names import count, name_of, parse_components
 from microtome.decomposition.mechanisms.config import AblateConfig
 from microtome.decomposition.mechanisms.effect_measures import HIGHER_IS_BETTER, measure_rows
 from microtome.decomposition.mechanisms.random_sets import random_sets
 from microtome.decomposition.mechanisms.reading import (
+    batches,
     device_of,
     importances,
-    is_text,
+    labelled_batches,
     one_instance,
     read,
-    source_of,
 )
 from microtome.decomposition.result import Decomposition, load
 from microtome.decomposition.site_masks import SiteMask
@@ -87,46 +85,32 @@ def ablate(
         components = [name_of(site, c) for site, numbers in components.items() for c in numbers]
     chosen = parse_components(components, sizes)
     count(chosen)
-    source = source_of(d, data)
-    importance, peak = _activity(d, source, config)
+    importance, peak = _activity(d, data, config)
     alive = {site: top > config.threshold for site, top in peak.items()}
     rng = np.random.default_rng(config.seed)
     sets = [chosen, *random_sets(chosen, importance, alive, config.n_random, config.null, rng)]
-    sums, squares, n = _measured(d, source, sets, config)
+    sums, squares, n = _measured(d, data, sets, config)
     return _told(chosen, sums, squares, n, config)
 
 
-def _draws(config: AblateConfig, device: torch.device) -> torch.Generator:
-    return generator(config.seed, device, "mechanisms")
-
-
-def _batch(
-    source: DataSource, config: AblateConfig, draws: torch.Generator, device: torch.device
-) -> tuple[Tensor, Tensor | None]:
-    """Inputs ``[1, B, ...]`` and what they should give: labels, next tokens, or nothing."""
-    if isinstance(source, ArrayData) and source.y is not None:
-        x, y = source.labelled_batch(config.batch_size, draws, 1)
-        return x.to(device), y[0].to(device)
-    x = source.batch(config.batch_size, draws, n_instances=1).to(device)
-    return x, x[0] if is_text(x) else None
-
-
 def _activity(
-    d: Decomposition, source: DataSource, config: AblateConfig
+    d: Decomposition, data: DataSource | None, config: AblateConfig
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """Mean and largest causal importance of every component over the inputs."""
-    device = device_of(d)
-    draws = _draws(config, device)
+    n = 0
     mean: dict[str, Tensor] = {}
     peak: dict[str, Tensor] = {}
-    for _ in range(config.n_batches):
-        x, _ = _batch(source, config, draws, device)
+    for x in batches(d, data, config):
+        n += 1
         reading = read(d, x, list(d.sites))
         for site in d.sites:
             rows = reading.rows(site)
-            mean[site] = mean.get(site, 0.0) + rows.mean(0).double() / config.n_batches
+            mean[site] = mean.get(site, 0.0) + rows.mean(0).double()
             peak[site] = torch.maximum(peak[site], rows.amax(0)) if site in peak else rows.amax(0)
-    return ({s: t.cpu().numpy() for s, t in mean.items()}, {s: t.cpu().numpy() for s, t in peak.items()})
+    return (
+        {s: (t / n).cpu().numpy() for s, t in mean.items()},
+        {s: t.cpu().numpy() for s, t in peak.items()},
+    )
 
 
 def _weights(
@@ -148,21 +132,19 @@ Sums = dict[str, np.ndarray]
 
 @torch.no_grad()
 def _measured(
-    d: Decomposition, source: DataSource, sets: Sequence[Chosen], config: AblateConfig
+    d: Decomposition, data: DataSource | None, sets: Sequence[Chosen], config: AblateConfig
 ) -> tuple[Sums, Sums, int]:
     """Sums and sums of squares over inputs of every measure ``[1 + 2S]``, the target itself first.
 
     The squares are those of differences from the target.
     """
     device = device_of(d)
-    draws = _draws(config, device)
     kind = getattr(d.config, "output_loss_type", "mse")
     masks, delta = _weights(d, sets, device)
     sums: Sums = {}
     squares: Sums = {}
     n = 0
-    for _ in range(config.n_batches):
-        x, labels = _batch(source, config, draws, device)
+    for x, labels in labelled_batches(d, data, config):
         wanted, ci, _ = importances(d, x)
         base = measure_rows(wanted, wanted[0], kind, labels)
         parts = [base]

@@ -25,12 +25,10 @@ from microtome.decomposition.mechanisms.gradients import component_gradients
 from microtome.decomposition.mechanisms.reading import (
     batches,
     chosen,
-    device_of,
     importances,
     is_text,
     one_instance,
     read,
-    source_of,
 )
 from microtome.decomposition.mechanisms.running import Nodes, run_nodes
 from microtome.decomposition.result import Decomposition, load
@@ -101,12 +99,12 @@ def attributions(
     d = decomposition if isinstance(decomposition, Decomposition) else load(decomposition)
     config = AttributionsConfig.from_mapping({**(config.as_dict() if config else {}), **settings}, "settings")
     d = one_instance(d, config.instance)
-    sites, source = chosen(d, config.sites), source_of(d, data)
-    alive = firing(d, sites, batches(source, config, device_of(d)), config.threshold)
+    sites = chosen(d, config.sites)
+    alive = firing(d, sites, batches(d, data, config), config.threshold)
     if not any(alive.values()):
         raise MicrotomeError(f"threshold={config.threshold}: no component fires on any input; lower it")
     sums = Sums(d, alive, config)
-    for x in batches(source_of(d, data) if data is None else source, config, device_of(d)):
+    for x in batches(d, data, config):
         sums.add(x)
     return sums.finished()
 

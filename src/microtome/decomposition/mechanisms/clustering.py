@@ -23,7 +23,6 @@ from microtome.decomposition.mechanisms.reading import (
     device_of,
     one_instance,
     read,
-    source_of,
 )
 from microtome.decomposition.result import Decomposition, load
 
@@ -117,7 +116,7 @@ def cluster(
     config = ClusterConfig.from_mapping({**(config.as_dict() if config else {}), **settings}, "settings")
     d = one_instance(d, config.instance)
     sites = chosen(d, config.sites)
-    fires = sample_firing(d, sites, source_of(d, data), config)
+    fires = sample_firing(d, sites, data, config)
     names = [name_of(site, c) for site in sites for c in range(d.factors[site][0].shape[1])]
     return cluster_firing(fires, names, config)
 
@@ -153,7 +152,7 @@ def cluster_firing(fires: Bool[Tensor, "N C"], names: Sequence[str], config: Clu
 
 
 def sample_firing(
-    d: Decomposition, sites: Sequence[str], source: DataSource, config: ClusterConfig
+    d: Decomposition, sites: Sequence[str], data: DataSource | None, config: ClusterConfig
 ) -> Bool[Tensor, "N C"]:
     """Which components fire on a uniform sample of the positions seen, the sites' components side by side.
 
@@ -162,7 +161,7 @@ def sample_firing(
     device = device_of(d)
     draws = generator(config.seed, device, "rows")
     kept_keys, kept_rows = torch.empty(0, device=device), None
-    for x in batches(source, config, device):
+    for x in batches(d, data, config):
         reading = read(d, x, sites)
         rows = torch.cat([reading.rows(site) > config.threshold for site in sites], 1)
         keys = torch.cat([kept_keys, torch.rand(len(rows), generator=draws, device=device)])

@@ -15,11 +15,9 @@ from microtome.decomposition.mechanisms.harvesting import NO_TOKEN, Harvest
 from microtome.decomposition.mechanisms.reading import (
     batches,
     chosen,
-    device_of,
     is_text,
     one_instance,
     read,
-    source_of,
 )
 from microtome.decomposition.mechanisms.reservoirs import EMPTY
 from microtome.decomposition.mechanisms.token_sums import TokenList, by_lift, by_mean
@@ -172,7 +170,7 @@ def harvest(
     sizes = {site: d.factors[site][0].shape[1] for site in sites}
     found: Harvest | None = None
     with torch.no_grad():
-        for x in batches(source_of(d, data), config, device_of(d)):
+        for x in batches(d, data, config):
             reading = read(d, x, sites)
             if found is None:
                 found = Harvest(sizes, config, x, reading.output.shape[-1] if is_text(x) else 0)

@@ -8,10 +8,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from microtome.core.errors import CannotLoad, MicrotomeError, bad_value
-from microtome.core.seeds import generator
-from microtome.data.loading import DataSource, data_from_spec
+from microtome.core.errors import MicrotomeError, bad_value
+from microtome.data.loading import DataSource
 from microtome.decomposition.causal_importance.sigmoids import sigmoid_pair
+from microtome.decomposition.evaluation.inputs import batches as evaluation_batches
+from microtome.decomposition.evaluation.inputs import inputs_of, sizes
 from microtome.decomposition.mechanisms.config import ReadingConfig
 from microtome.decomposition.result import Decomposition
 from microtome.targets.network import times
@@ -51,25 +52,29 @@ def chosen(d: Decomposition, patterns: Sequence[str]) -> list[str]:
     return [site for site in d.sites if any(fnmatchcase(site, pattern) for pattern in patterns)]
 
 
-def source_of(d: Decomposition, data: DataSource | None = None) -> DataSource:
-    """The inputs to look at: those given, or those of the run. Raises ``MicrotomeError``."""
-    if data is not None:
-        return data
-    if d.data is None:
-        raise CannotLoad(f"{d.name}: the run's inputs are not known; pass data=... in Python")
-    return data_from_spec(d.data, device_of(d))
-
-
 def device_of(d: Decomposition) -> torch.device:
     """Where the components are."""
     return next(iter(d.parameters.values())).device
 
 
-def batches(source: DataSource, config: ReadingConfig, device: torch.device) -> Iterator[Tensor]:
-    """``n_batches`` batches ``[1, B, ...]`` of inputs, the same ones for the same seed."""
-    draws = generator(config.seed, device, "mechanisms")
-    for _ in range(config.n_batches):
-        yield source.batch(config.batch_size, draws, n_instances=1).to(device)
+def labelled_batches(
+    d: Decomposition, data: DataSource | None, config: ReadingConfig
+) -> Iterator[tuple[Tensor, Tensor | None]]:
+    """Batches of inputs ``[1, B, ...]``, the same ones for the same seed, and their labels ``[B, ...]``.
+
+    Of the run: those held out from its training, where there are such. Of a fixed set each input comes once
+    at most. Raises ``MicrotomeError`` where the inputs are not known.
+    """
+    device = device_of(d)
+    source, _ = inputs_of(d, data, device)
+    n, size = sizes(source, config.n_batches, config.batch_size)
+    for x, labels in evaluation_batches(source, n, size, 1, config.seed, device):
+        yield x, None if labels is None else labels[0]
+
+
+def batches(d: Decomposition, data: DataSource | None, config: ReadingConfig) -> Iterator[Tensor]:
+    """The inputs of ``labelled_batches``."""
+    return (x for x, _ in labelled_batches(d, data, config))
 
 
 def is_text(x: Tensor) -> bool:
