@@ -73,7 +73,9 @@ class TokenWindows:
         *,
         vocab_size: int | None = None,
         device: str | torch.device = "cpu",
+        kept: int | None = None,
     ) -> None:
+        """``kept``: hold this many windows' tokens, the first ones, in memory, a stream's too."""
         self.choice = choice.absolute()
         self.tokenizer, self.vocab_size, self.device = tokenizer, vocab_size, torch.device(device)
         if vocab_size is not None:
@@ -81,11 +83,11 @@ class TokenWindows:
         self._documents = open_documents(
             choice.dataset, choice.text_field, choice.split, choice.streaming, choice.is_tokenized
         )
-        self.stream = _Stream(self._documents, self._pieces, choice) if choice.streaming else None
+        streams = choice.streaming and kept is None
+        self.stream = _Stream(self._documents, self._pieces, choice) if streams else None
         self.row: Int[Tensor, " N"] | None = None
         if self.stream is None:
-            pieces = [piece for _, piece in self._pieces(self._documents(0))]
-            row = np.concatenate(pieces) if pieces else np.zeros(0, np.int32)
+            row = self._row(None if kept is None else kept * choice.context_length)
             _check_length(len(row), choice)
             self.row = torch.from_numpy(row).to(self.device)
         else:
@@ -130,6 +132,16 @@ class TokenWindows:
         """Go back to a place in the stream."""
         if self.stream is not None and state:
             self.stream.load_state_tensors(state)
+
+    def _row(self, most: int | None) -> np.ndarray:
+        """The first ``most`` tokens of the text, all of them for None."""
+        pieces, held = [np.zeros(0, np.int32)], 0
+        for _, piece in self._pieces(self._documents(0)):
+            pieces.append(piece)
+            held += len(piece)
+            if most is not None and held >= most:
+                break
+        return np.concatenate(pieces)[:most]
 
     def _pieces(self, documents: Iterable[Any]) -> Iterator[tuple[int, np.ndarray]]:
         """Number of documents in it, and their tokens with the end-of-text token after each."""
@@ -236,6 +248,12 @@ class _Stream:
         self.buffer = state["buffer"].cpu().numpy().copy()
 
 
+def held_out_windows(choice: TextChoice, tokenizer: Any, **how: Any) -> TokenWindows:
+    """The text to measure on; of a stream ``buffer_size`` windows' tokens, which nothing uses up."""
+    kept = choice.buffer_size if choice.streaming else None
+    return TokenWindows(choice.held_out(), tokenizer, kept=kept, **how)
+
+
 def windows_from_spec(
     spec: Mapping[str, Any],
     tokenizer: Any,
@@ -249,10 +267,10 @@ def windows_from_spec(
     """
     own = ("kind", "tokens", "vocab_size")
     choice = TextChoice(**{key: value for key, value in spec.items() if key not in own})
-    choice = choice.held_out() if held_out else choice
-    windows = TokenWindows(choice, tokenizer, vocab_size=spec.get("vocab_size"), device=device)
+    how: dict[str, Any] = {"vocab_size": spec.get("vocab_size"), "device": device}
     if held_out:
-        return windows
+        return held_out_windows(choice, tokenizer, **how)
+    windows = TokenWindows(choice, tokenizer, **how)
     if spec.get("tokens") not in (None, windows.fingerprint()):
         raise CannotLoad(f"dataset={choice.dataset!r}: has changed since the run began; start a new run")
     return windows

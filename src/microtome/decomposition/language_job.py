@@ -12,7 +12,7 @@ from microtome.core.hub import need
 from microtome.core.run_start import MARKER
 from microtome.core.runs import RunFolder
 from microtome.core.seeds import generator
-from microtome.data.token_windows import TextChoice, TokenWindows
+from microtome.data.token_windows import TextChoice, TokenWindows, held_out_windows
 from microtome.decomposition.spd_config import SPDConfig
 from microtome.decomposition.spd_tasks import SPDLanguageTask
 from microtome.targets.language_model import LanguageModel, load_language_model
@@ -61,7 +61,7 @@ def load_language_parts(
         is_tokenized=task.is_tokenized,
     )
     data = TokenWindows(choice, tokenizer, vocab_size=vocab_size, device=device)
-    held_out = TokenWindows(choice.held_out(), tokenizer, vocab_size=vocab_size, device=device)
+    held_out = held_out_windows(choice, tokenizer, vocab_size=vocab_size, device=device)
     _check_understood(lm, data, vocab_size)
     target = LanguageTarget(
         lm.model,
