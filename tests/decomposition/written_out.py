@@ -57,7 +57,7 @@ def method(k: int = 2, **settings: object) -> FullSPD:
 
 @dataclass
 class Weighing:
-    """Of one call of a site: masks ``[K, B, T, C]``, weights of the delta component, and where it is masked."""
+    """One call of a site: masks ``[K, B, T, C]``, weights of the delta component, where it is masked."""
 
     masks: Tensor
     delta: Tensor | None
