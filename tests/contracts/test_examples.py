@@ -37,11 +37,22 @@ def test_load_and_inspect(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys)
     assert "linear1" in shown and "with causal-importance masks" in shown
 
 
-def test_decompose_your_own_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
-    run("decompose_your_own_module.py", tmp_path, monkeypatch, "3")
+def test_decompose_your_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    run("decompose_your_module.py", tmp_path, monkeypatch, "3")
     shown = capsys.readouterr().out
-    accuracy = float(shown.split("the network ")[1].split("%")[0])
-    assert accuracy > 90
+    assert "the network: 100% of letters right" in shown
+    assert all(f"{site}: " in shown for site in ("embed", "up", "down", "unembed"))
+    assert "of 24 important for a letter" in shown
+
+
+@pytest.mark.slow
+def test_your_module_comes_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    run("decompose_your_module.py", tmp_path, monkeypatch)
+    shown = capsys.readouterr().out
+    assert "all of its components: 100%" in shown
+    assert "only those important for each letter: 100%" in shown
+    used = [float(line.split(": ")[1].split(" of 24")[0]) for line in shown.splitlines() if " of 24" in line]
+    assert len(used) == 4 and max(used) < 6
 
 
 def test_magnitude_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
