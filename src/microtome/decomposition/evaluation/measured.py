@@ -8,6 +8,8 @@ from jaxtyping import Float
 
 from microtome.decomposition.evaluation.series import Series, estimate, recovered
 
+ROUNDING = 1e-7  # of single precision: two distances below this share of the largest are both nothing
+
 
 @dataclass
 class Measured:
@@ -48,15 +50,22 @@ class Measured:
         return estimate(lambda f, a: recovered(np.zeros_like(a), f, a), found, ablated)
 
     def ratio(self, over: str, under: str) -> tuple[np.ndarray, np.ndarray | None]:
-        """Distance to the target under one masking over that under another; standard error."""
+        """Distance to the target under one masking over that under another; standard error.
 
-        def quotient(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        Distances below ``ROUNDING`` of what ablating everything gives count as that much.
+        """
+        ablated = f"{self.distance}/ablated"
+        least = ROUNDING * self.series[ablated].mean if self.has(ablated) else np.zeros(self.n_seeds)
+
+        def logarithm(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+            a, b = np.maximum(a, least), np.maximum(b, least)
             with np.errstate(divide="ignore", invalid="ignore"):
-                return np.where((a == 0) & (b == 0), 1.0, a / b)
+                return np.where(a == b, 0.0, np.log(a) - np.log(b))
 
-        return estimate(
-            quotient, self.series[f"{self.distance}/{over}"], self.series[f"{self.distance}/{under}"]
-        )
+        # By the logarithm, whose error is the more even one; that of the ratio is as many times larger.
+        found = estimate(logarithm, *(self.series[f"{self.distance}/{name}"] for name in (over, under)))
+        value = np.exp(found[0])
+        return value, None if found[1] is None else value * found[1]
 
     def by_site(self, measure: str, sites: Sequence[str] | None = None) -> dict[str, np.ndarray]:
         """``<measure>/<site>`` of every site that has it, in order: [K] each."""

@@ -60,7 +60,10 @@ def estimate(
     left_out = np.stack(
         [formula(*(np.delete(one, i, axis=0).mean(axis=0) for one in rows)) for i in range(n)]
     )
-    spread = np.square(left_out - left_out.mean(axis=0)).sum(axis=0)
+    middle = left_out.mean(axis=0)
+    with np.errstate(invalid="ignore"):  # infinite throughout is no spread
+        apart = np.where(left_out == middle, 0.0, left_out - middle)
+    spread = np.square(apart).sum(axis=0)
     return value, np.sqrt((n - 1) / n * spread)
 
 
