@@ -2,7 +2,7 @@
 
     python examples/decompose_your_module.py [STEPS]
 
-Here a language model in small: after the letters a to f comes the next of the six, after u to z the one before.
+Here a tiny language model: after the letters a to f comes the next of the six, after u to z the one before.
 1,000 steps take some ten seconds on one core.
 """
 
