@@ -150,7 +150,7 @@ def test_a_run_starts_from_another_one(found: tuple[Decomposition, Tensor]) -> N
     for name, tensor in method.parameters.items():
         torch.testing.assert_close(tensor.detach(), d.parameters[name])
     other = SPDConfig.from_mapping({**config.as_dict(), "ci_fn_hidden_dims": [3]})
-    with pytest.raises(CannotLoad, match="init_spd_checkpoint=.*should have shape"):
+    with pytest.raises(CannotLoad, match=r"init_spd_checkpoint=.*should have shape"):
         build_method(Job.of(other, words, data))
 
 
