@@ -271,6 +271,33 @@ def test_gates_equal_the_plain_formulation(dtype, tolerance, hidden):
         assert float((mine.double() - plain).norm()) <= tolerance * max(float(plain.norm()), 1e-9)
 
 
+@pytest.mark.parametrize("at_a_time", [1, 10_000_000])
+def test_vector_gates_equal_the_plain_formulation(monkeypatch, at_a_time):
+    from microtome.decomposition import fused_vector_gates as fused
+    from microtome.decomposition.causal_importance.vector_mlp import vector_mlp
+
+    g = torch.Generator().manual_seed(0)
+    shapes = ((2, 7, 300), (2, 3, 7, 4), (2, 3, 4), (2, 3, 4), (2, 3))
+    given = [torch.randn(shape, generator=g) for shape in shapes]
+    upstream = torch.randn(2, 3, 300, generator=g)
+    if not fused.can_fuse(given[0]):
+        pytest.skip("no compiler")
+    monkeypatch.setattr(fused, "_CHUNK_ELEMENTS", at_a_time)
+
+    def plain(x: Tensor, w_in: Tensor, b_in: Tensor, w_out: Tensor, b_out: Tensor) -> Tensor:
+        return vector_mlp(x.mT, [(w_in, b_in), (w_out.unsqueeze(-1), b_out.unsqueeze(-1))]).mT
+
+    def run(function: Callable[..., Tensor], kind: torch.dtype) -> list[Tensor]:
+        leaves = [t.to(kind).requires_grad_() for t in given]
+        value = function(*leaves)
+        return [value.detach(), *torch.autograd.grad((value * upstream.to(kind)).sum(), leaves)]
+
+    for mine, exact in zip(
+        run(fused.fused_vector_gates, torch.float32), run(plain, torch.float64), strict=True
+    ):
+        assert float((mine.double() - exact).norm()) <= 2e-6 * float(exact.norm())
+
+
 @pytest.mark.parametrize("compiled", [True, False])
 @pytest.mark.parametrize("sigmoid", ["paper", "leaky_hard"])
 @pytest.mark.parametrize("jittered", [False, True])

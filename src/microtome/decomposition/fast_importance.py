@@ -8,6 +8,7 @@ from torch import Tensor
 
 from microtome.decomposition.causal_importance.functions import CausalImportanceFunction
 from microtome.decomposition.fused_gates import fused_gates
+from microtome.decomposition.fused_vector_gates import can_fuse, fused_vector_gates
 from microtome.decomposition.gates import GateWeights
 from microtome.decomposition.network import SiteInput, project
 
@@ -48,6 +49,12 @@ def _vector(x: SiteInput, layers: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
     (weight, bias), *rest = layers
     k, c, d_in, width = weight.shape
     side_by_side = weight.transpose(1, 2).reshape(k, d_in, c * width)
+    if len(rest) == 1 and can_fuse(bias):
+        terms = project(x, side_by_side)
+        rows = torch.cat([coefficients.mT for coefficients, _ in terms], dim=1)
+        folded = torch.cat([matrix for _, matrix in terms], dim=1).view(k, -1, c, width)
+        (w_out, b_out) = rest[0]
+        return fused_vector_gates(rows, folded.transpose(1, 2), bias, w_out.squeeze(-1), b_out.squeeze(-1))
     out = transposed_product(x, side_by_side).view(k, c, width, -1) + bias.unsqueeze(-1)
     for weight, bias in rest:
         out = torch.matmul(weight.mT, torch.nn.functional.gelu(out)) + bias.unsqueeze(-1)

@@ -11,7 +11,9 @@ from torch import Tensor
 from microtome.decomposition.causal_importance.mlp import Layer, scalar_mlp
 from microtome.decomposition.causal_importance.shared_mlp import shared_mlp
 from microtome.decomposition.causal_importance.vector_mlp import vector_mlp
-from microtome.decomposition.gates import GateWeights, gate_values
+from microtome.decomposition.fused_gates import fused_gates
+from microtome.decomposition.fused_vector_gates import can_fuse, fused_vector_gates
+from microtome.decomposition.gates import GateWeights
 
 Kind = Literal["mlp", "linear", "vector_mlp", "shared_mlp"]
 _GATE = ("w_in", "b_in", "w_out", "b_out")
@@ -37,8 +39,13 @@ class CausalImportanceFunction:
     def __call__(self, x: Float[Tensor, "K N width"]) -> Float[Tensor, "K N C"]:
         """Gate values of inner activations ``[K, N, C]`` or site inputs ``[K, N, d_in]`` (see ``reads``)."""
         if "w_in" in self.weights:
-            return gate_values(x.mT, GateWeights(**{name: self.weights[name] for name in _GATE})).mT
+            weights = GateWeights(**{name: self.weights[name] for name in _GATE})
+            return fused_gates(x.mT.to(weights.w_in.dtype), weights).mT.contiguous()
         layers = self.layers()
+        if self.kind == "vector_mlp" and len(layers) == 2 and can_fuse(x):
+            (w_in, b_in), (w_out, b_out) = layers
+            gates = fused_vector_gates(x.mT, w_in, b_in, w_out.squeeze(-1), b_out.squeeze(-1))
+            return gates.mT.contiguous()
         if self.kind == "mlp":
             return scalar_mlp(x.mT, layers).mT
         return vector_mlp(x, layers) if self.kind == "vector_mlp" else shared_mlp(x, layers)

@@ -143,3 +143,49 @@ void gate_backward(const float *restrict inner, const float *restrict w_in, cons
     d_b_out[kc] = dbo;
   }
 }
+
+/* The last layer of networks with one hidden layer: gate[c, n] = sum_h w_out[c, h] gelu(pre[c, h, n]) + b_out[c].
+ * pre: [K, C, H, N], the first layer's bias included. */
+void hidden_forward(const float *restrict pre, const float *restrict w_out, const float *restrict b_out,
+                    long KC, long H, long N, float *restrict gate) {
+  for (long c = 0; c < KC; c++)
+    for (long start = 0; start < N; start += BLOCK) {
+      const long n = N - start < BLOCK ? N - start : BLOCK;
+      float g[BLOCK];
+      for (long b = 0; b < n; b++) g[b] = b_out[c];
+      for (long h = 0; h < H; h++) {
+        const float *z = pre + (c * H + h) * N + start;
+        const float o = w_out[c * H + h];
+        for (long b = 0; b < n; b++) g[b] += o * gelu(z[b]);
+      }
+      float *out = gate + c * N + start;
+      for (long b = 0; b < n; b++) out[b] = g[b];
+    }
+}
+
+/* Gradients of the above, given that of `gate`; that by `pre` takes its place. */
+void hidden_backward(float *restrict pre, const float *restrict w_out, const float *restrict d_gate,
+                     long KC, long H, long N, float *restrict d_w_out, float *restrict d_b_in, float *restrict d_b_out) {
+  for (long c = 0; c < KC; c++) {
+    const float *dg = d_gate + c * N;
+    float dbo = 0.0f;
+    for (long b = 0; b < N; b++) dbo += dg[b];
+    d_b_out[c] = dbo;
+    for (long h = 0; h < H; h++) {
+      float *z = pre + (c * H + h) * N;
+      const float o = w_out[c * H + h];
+      float sum_out = 0.0f, sum_bias = 0.0f;
+      for (long b = 0; b < N; b++) {
+        const float e = exp_negative(-0.5f * z[b] * z[b]);
+        const float below = e * tail(fabsf(z[b]));
+        const float phi = z[b] > 0.0f ? 1.0f - below : below;
+        const float d = dg[b] * o * (phi + z[b] * 0.398942280401432678f * e);
+        sum_out += dg[b] * z[b] * phi;
+        sum_bias += d;
+        z[b] = d;
+      }
+      d_w_out[c * H + h] = sum_out;
+      d_b_in[c * H + h] = sum_bias;
+    }
+  }
+}
