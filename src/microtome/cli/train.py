@@ -19,14 +19,18 @@ SUBJECTS: dict[str, tuple[str, str, str]] = {
     "tms": ("TMSTrainConfig", "microtome.training.toy", "train_tms"),
     "resid-mlp": ("ResidMLPTrainConfig", "microtome.training.toy", "train_resid_mlp"),
     "digits": ("DigitsTrainConfig", "microtome.training.classify", "train_digits"),
+    "induction": ("InductionTrainConfig", "microtome.training.induction", "train_induction"),
     "few-shot": ("FewShotTrainConfig", "microtome.training.few_shot", "train_few_shot"),
     "language-model": ("LanguageModelTrainConfig", "microtome.training.language", "train_language_model"),
 }
+# Names that other code gives the subjects.
+ALIASES = {"ih": "induction", "induction-head": "induction"}
 # Subjects whose runs can be carried on, and the function of the same module that does so.
 RESUMED = {"language-model": "resume_language_model"}
 ABOUT = (
     "Trains a target and saves it in a run folder: tms (Toy Model of Superposition), resid-mlp (residual"
-    " MLP), digits (a classifier of scikit-learn's handwritten digits), few-shot (a meta-learned or plainly"
+    " MLP), digits (a classifier of scikit-learn's handwritten digits), induction (an attention-only"
+    " transformer that carries on what repeats), few-shot (a meta-learned or plainly"
     " trained network of images) or language-model (a small Llama or Qwen with its tokenizer, on text)."
     " `microtome train tms --help` lists the flags of one."
 )
@@ -56,6 +60,7 @@ def main(arguments: Sequence[str]) -> int:
     if not words or words[0] in ("-h", "--help"):
         parse(["--help"], f"train {'|'.join(SUBJECTS)} [CONFIG.yaml]", ABOUT, Options)
     subject = words.pop(0).replace("_", "-")
+    subject = ALIASES.get(subject, subject)
     if subject not in SUBJECTS:
         near = nearest(subject, list(SUBJECTS))
         mend = f"did you mean {near}?" if near else f"choose {', '.join(SUBJECTS)}"
@@ -105,6 +110,7 @@ def _resume(subject: str, parsed: Parsed) -> int:
 
 # What the end of a run tells of its summary.
 TOLD = {
+    "induction_accuracy": "accuracy where what comes next has been seen",
     "held_out_loss": "held-out loss, nats a token",
     "held_out_bits_per_byte": "held-out loss, bits a byte",
     "unigram_loss": "of token frequencies alone, nats a token",

@@ -14,16 +14,16 @@ from microtome.core.errors import bad_value
 class InductionSequences:
     """Token ids ``[K, B, seq_len]``; the first is ``vocab_size``, the beginning of a sequence.
 
-    ``repeat``: distinct random tokens, repeated with a period that each row draws from ``period``, so that only
-    what came after a token's last occurrence, and no position, tells what comes next. ``pair``: random tokens, a
-    marker (``vocab_size + 1``) with some token after it within the first ``prefix_window`` ones, and the marker
-    again at the end: what comes next is that token.
+    ``repeat``: distinct random tokens, repeated with a period that each row draws from ``period``, so that
+    only what came after a token's last occurrence, and no position, tells what comes next. ``pair``: random
+    tokens, a marker (``vocab_size + 1``) with some token after it within the first ``prefix_window`` ones,
+    and the marker again at the end: what comes next is that token.
     """
 
-    vocab_size: int = 16
+    vocab_size: int = 64
     seq_len: int = 32
     pattern: Literal["repeat", "pair"] = "repeat"
-    period: tuple[int, int] = (8, 15)
+    period: tuple[int, int] = (6, 24)
     prefix_window: int | None = None
     device: str | torch.device = "cpu"
 

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from microtome.core.errors import CannotLoad
 from microtome.data.images import ArrayData, digits
+from microtome.data.induction import InductionSequences
 from microtome.data.sparse_features import SparseFeatures
 from microtome.data.token_windows import windows_from_spec
 
@@ -47,6 +48,8 @@ def data_from_spec(
         if torch.device(device).type == "cpu":
             return half
         return ArrayData(half.x.to(device), None if half.y is None else half.y.to(device), half.source)
+    if kind == "induction":
+        return InductionSequences(**{**settings, "period": tuple(settings["period"])}, device=device)
     if kind == "token_windows":
         return _windows(spec, device, tokenizer)
     if kind == "arrays":

@@ -29,6 +29,9 @@ LATEST = {
     "residual_mlp": "train-resid-mlp",
     "resid_mlp": "train-resid-mlp",
     "digits": "train-digits",
+    "ih": "train-induction",
+    "induction_head": "train-induction",
+    "induction": "train-induction",
 }
 
 
@@ -153,7 +156,11 @@ def load_job(
     if path == "latest":
         say(f"latest is {loaded.source.parent}")
     spec = dict(loaded.data or {})
-    kinds = {"tms": ("tms",), "resid_mlp": ("residual_mlp", "resid_mlp")}
+    kinds = {
+        "tms": ("tms",),
+        "resid_mlp": ("residual_mlp", "resid_mlp"),
+        "induction": ("induction", "induction_head", "ih"),
+    }
     kind = kinds.get(str(loaded.target.spec()["kind"]), ("digits",))
     if task is not None and task.task_name not in (*kind, "target_data"):
         raise bad_value(
@@ -162,8 +169,8 @@ def load_job(
             f"the target at {path} is of another kind",
             f"use {kind[0]}",
         )
-    for field in ("feature_probability", "data_generation_type"):
-        if task is not None and field in spec and hasattr(task, field):
+    for field in ("feature_probability", "data_generation_type", "prefix_window"):
+        if task is not None and field in spec and getattr(task, field, None) is not None:
             spec[field] = getattr(task, field)
     return Job.of(config, loaded.target, data_from_spec(spec, device), loaded.train_config)
 

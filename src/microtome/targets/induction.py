@@ -59,7 +59,7 @@ class Block(nn.Module):
 
 
 class InductionTransformer(BatchedTarget):
-    """``x + attention(x)`` in every layer, then the unembedding; sinusoids are added to queries and keys.
+    """``x + attention(x)`` in every layer, then the unembedding; only queries and keys know positions.
 
     Parameters ``token_embed.weight [K, vocab, d]``, ``blocks.{i}.attn.{q,k,v,out}_proj.weight [K, d, d]``,
     ``unembed.weight [K, d, vocab]``. All weights zero until ``reset`` or a load.
@@ -80,7 +80,7 @@ class InductionTransformer(BatchedTarget):
 
     @torch.no_grad()
     def reset(self, seed: int = 0) -> "InductionTransformer":
-        """Draw start values in place (embeddings of unit variance, ``nn.Linear``'s elsewhere); returns self."""
+        """Draw start values in place (embeddings: unit variance; else ``nn.Linear``'s); returns self."""
         for name, layer in self.named_modules():
             if not isinstance(layer, BatchedLinear):
                 continue
@@ -131,9 +131,10 @@ class InductionTransformer(BatchedTarget):
         h = at("token_embed", x)
         for i, block in enumerate(self.blocks):
             assert isinstance(block, Block)
-            q, k, v = (at(f"blocks.{i}.attn.{part}", h) for part in _PROJECTIONS[:3])
-            if self.config.use_pos_encoding:
-                q, k = q + self.sinusoids[: h.shape[2]], k + self.sinusoids[: h.shape[2]]
+            before, after = self._positions(h.shape[2])
+            q = at(f"blocks.{i}.attn.q_proj", h + before) + after
+            k = at(f"blocks.{i}.attn.k_proj", h + before) + after
+            v = at(f"blocks.{i}.attn.v_proj", h)
             q, k, v = (self._heads(part) for part in (q, k, v))
             if patterns is not None:
                 patterns.append(_causal_attention(q, k))
@@ -145,6 +146,13 @@ class InductionTransformer(BatchedTarget):
                 h = h + at(f"blocks.{i}.ff.fc2", hidden)
                 h = h if block.ln2 is None else block.ln2(h)
         return at("unembed", h if self.ln_f is None else self.ln_f(h))
+
+    def _positions(self, length: int) -> tuple[Tensor | float, Tensor | float]:
+        """What is added before and after the projections to queries and keys."""
+        if not self.config.use_pos_encoding:
+            return 0.0, 0.0
+        there = self.sinusoids[:length]
+        return (there, 0.0) if self.config.pos_encoding == "projected" else (0.0, there)
 
     def _heads(self, x: Float[Tensor, "K B T d"]) -> Float[Tensor, "K B heads T each"]:
         return x.unflatten(-1, (self.config.n_heads, -1)).transpose(-2, -3)

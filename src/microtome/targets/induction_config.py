@@ -1,5 +1,7 @@
 """Architecture of the induction-head toy. Imports no torch."""
 
+from typing import Literal
+
 from pydantic import PositiveInt, model_validator
 
 from microtome.core.config import Config
@@ -13,11 +15,11 @@ class InductionModelConfig(Config):
 
     n_instances: PositiveInt = 1
     """Networks side by side, on the leading axis."""
-    vocab_size: PositiveInt = 16
+    vocab_size: PositiveInt = 64
     """Ordinary tokens; two special ones come on top."""
     seq_len: PositiveInt = 32
     """Tokens a sequence."""
-    d_model: PositiveInt = 48
+    d_model: PositiveInt = 32
     """Width of the residual stream."""
     n_heads: PositiveInt = 1
     """Attention heads of each layer."""
@@ -27,7 +29,10 @@ class InductionModelConfig(Config):
     use_ff: bool = False
     """Whether an MLP follows each attention."""
     use_pos_encoding: bool = True
-    """Add sinusoids to queries and keys; the residual stream holds no positions."""
+    """Add sinusoids to what queries and keys are made of; the residual stream holds no positions."""
+    pos_encoding: Literal["projected", "added"] = "projected"
+    """`projected`: sinusoids are added before the projections to queries and keys, so that a head can look at
+    the previous token. `added`: after them, as in the SPD code; heads then look around, not at, a place."""
     use_layer_norm: bool = False
     device: str = "auto"
     """Read from old files; the run's own `device` decides."""

@@ -201,16 +201,17 @@ def _load_induction(
     ours = induction_state(state, path)
     k = ours["token_embed.weight"].shape[0]
     given = _model_config(config, "ih_model_config", path)
-    model = InductionModelConfig.from_mapping({**given, "n_instances": k}, str(path))
+    # The original code's file has no such settings, but a warm-up that ours has under another name.
+    original = {"pos_encoding": "added"} if "lr_warmup" in config else {}
+    model = InductionModelConfig.from_mapping({**original, **given, "n_instances": k}, str(path))
     target = InductionTransformer(model)
     target.load_weights(ours, path)
     return target, {
         "kind": "induction",
         "vocab_size": model.vocab_size,
         "seq_len": model.seq_len,
-        # The original code's file has no pattern, but the warm-up that ours has under another name.
-        "pattern": config.get("pattern", "pair" if "lr_warmup" in config else "repeat"),
-        "period": list(config.get("period", (8, 15))),
+        "pattern": config.get("pattern", "pair" if original else "repeat"),
+        "period": list(config.get("period", (6, 24))),
         "prefix_window": config.get("prefix_window"),
     }
 

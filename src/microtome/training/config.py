@@ -5,16 +5,19 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from microtome.core.config import Probability
-from microtome.core.errors import MicrotomeError, bad_value
+from microtome.core.errors import bad_value
 from microtome.data.generation import DataGenerationType, check_generation
 from microtome.targets.config import MLPModelConfig, ResidMLPModelConfig, TMSModelConfig
 from microtome.training.few_shot_config import FewShotTrainConfig
+from microtome.training.induction_config import InductionTrainConfig
+from microtome.training.instance_settings import InstanceSettings, check_keep
 from microtome.training.language_config import LanguageModelTrainConfig
 from microtome.training.run_settings import RunSettings
 
 __all__ = [
     "DigitsTrainConfig",
     "FewShotTrainConfig",
+    "InductionTrainConfig",
     "InstanceSettings",
     "LanguageModelTrainConfig",
     "MLPModelConfig",
@@ -26,19 +29,6 @@ __all__ = [
 ]
 
 Schedule = Literal["constant", "linear", "cosine", "cosine_half", "exponential"]
-
-
-class InstanceSettings(RunSettings):
-    """What trainings of several instances at once are told besides."""
-
-    keep: Literal["all"] | PositiveInt = "all"
-    """How many of the trained instances to save: ``all``, or the N best."""
-    lr_warmup_pct: Probability = 0.0
-    """Share of the steps in which the learning rate rises from zero."""
-    lr_exponential_halflife: PositiveFloat | None = None
-    """Steps in which the ``exponential`` schedule halves the learning rate."""
-    weight_decay: float = Field(default=0.01, ge=0)
-    """AdamW's; 0.01 is what the original codes ran with."""
 
 
 class TMSTrainConfig(InstanceSettings):
@@ -72,7 +62,7 @@ class TMSTrainConfig(InstanceSettings):
                 "fixed_random_hidden_layers", True, "so is fixed_identity_hidden_layers", "set at most one"
             )
         check_generation(self.data_generation_type, self.tms_model_config.n_features, self.synced_inputs)
-        _check_keep(self.keep, self.tms_model_config.n_instances)
+        check_keep(self.keep, self.tms_model_config.n_instances)
         return self
 
 
@@ -134,7 +124,7 @@ class ResidMLPTrainConfig(InstanceSettings):
                 "importance_val", self.importance_val, "cannot weight loss_type=resid", "leave it out"
             )
         check_generation(self.data_generation_type, model.n_features, self.synced_inputs)
-        _check_keep(self.keep, model.n_instances)
+        check_keep(self.keep, model.n_instances)
         return self
 
 
@@ -151,10 +141,5 @@ class DigitsTrainConfig(InstanceSettings):
 
     @model_validator(mode="after")
     def _check(self) -> "DigitsTrainConfig":
-        _check_keep(self.keep, self.n_instances)
+        check_keep(self.keep, self.n_instances)
         return self
-
-
-def _check_keep(keep: Any, n_instances: int) -> None:
-    if keep != "all" and keep > n_instances:
-        raise MicrotomeError(f"keep={keep}: only {n_instances} instances are trained; raise n_instances")
