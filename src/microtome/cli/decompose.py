@@ -23,7 +23,7 @@ ABOUT = (
     "Decomposes a trained target by SPD (stochastic) or APD (attribution-based parameter decomposition). The"
     " configuration's fields tell the method; --method says it where they do not. These are the flags of {}."
     " `--method {} --help` lists those of the other method. Recipes: {}. What a finished run found:"
-    " `microtome decompose evaluate|examples|attributions|cluster RUN`."
+    " `microtome decompose evaluate|examples|attributions|cluster|ablate RUN`."
 )
 
 # What can be asked of a finished run: first word -> module whose main(arguments) answers.
@@ -32,6 +32,7 @@ TASKS: dict[str, str] = {
     "examples": "microtome.cli.decompose_examples",
     "attributions": "microtome.cli.decompose_attributions",
     "cluster": "microtome.cli.decompose_cluster",
+    "ablate": "microtome.cli.decompose_ablate",
 }
 
 

@@ -68,6 +68,7 @@ def ablate(
     *,
     data: DataSource | None = None,
     config: AblateConfig | None = None,
+    progress: bool = False,
     **settings: Any,
 ) -> Ablation:
     """Measure the loss with ``components`` removed from the target's weights, and with only them left.
@@ -89,7 +90,7 @@ def ablate(
     alive = {site: top > config.threshold for site, top in peak.items()}
     rng = np.random.default_rng(config.seed)
     sets = [chosen, *random_sets(chosen, importance, alive, config.n_random, config.null, rng)]
-    sums, squares, n = _measured(d, data, sets, config)
+    sums, squares, n = _measured(d, data, sets, config, "ablate" if progress else "")
     return _told(chosen, sums, squares, n, config)
 
 
@@ -132,7 +133,11 @@ Sums = dict[str, np.ndarray]
 
 @torch.no_grad()
 def _measured(
-    d: Decomposition, data: DataSource | None, sets: Sequence[Chosen], config: AblateConfig
+    d: Decomposition,
+    data: DataSource | None,
+    sets: Sequence[Chosen],
+    config: AblateConfig,
+    progress: str = "",
 ) -> tuple[Sums, Sums, int]:
     """Sums and sums of squares over inputs of every measure ``[1 + 2S]``, the target itself first.
 
@@ -144,7 +149,7 @@ def _measured(
     sums: Sums = {}
     squares: Sums = {}
     n = 0
-    for x, labels in labelled_batches(d, data, config):
+    for x, labels in labelled_batches(d, data, config, progress):
         wanted, ci, _ = importances(d, x)
         base = measure_rows(wanted, wanted[0], kind, labels)
         parts = [base]

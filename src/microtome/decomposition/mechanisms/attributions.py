@@ -90,6 +90,7 @@ def attributions(
     *,
     data: DataSource | None = None,
     config: AttributionsConfig | None = None,
+    progress: bool = False,
     **settings: Any,
 ) -> Attributions:
     """Attributions between all components that fire, and to the network's outputs.
@@ -104,7 +105,7 @@ def attributions(
     if not any(alive.values()):
         raise MicrotomeError(f"threshold={config.threshold}: no component fires on any input; lower it")
     sums = Sums(d, alive, config)
-    for x in batches(d, data, config):
+    for x in batches(d, data, config, "attributions" if progress else ""):
         sums.add(x)
     return sums.finished()
 

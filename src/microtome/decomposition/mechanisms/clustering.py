@@ -106,6 +106,7 @@ def cluster(
     *,
     data: DataSource | None = None,
     config: ClusterConfig | None = None,
+    progress: bool = False,
     **settings: Any,
 ) -> Clustering:
     """Merge the components of a decomposition that fire together, and choose the shortest description.
@@ -116,7 +117,7 @@ def cluster(
     config = ClusterConfig.from_mapping({**(config.as_dict() if config else {}), **settings}, "settings")
     d = one_instance(d, config.instance)
     sites = chosen(d, config.sites)
-    fires = sample_firing(d, sites, data, config)
+    fires = sample_firing(d, sites, data, config, "cluster" if progress else "")
     names = [name_of(site, c) for site in sites for c in range(d.factors[site][0].shape[1])]
     return cluster_firing(fires, names, config)
 
@@ -152,7 +153,7 @@ def cluster_firing(fires: Bool[Tensor, "N C"], names: Sequence[str], config: Clu
 
 
 def sample_firing(
-    d: Decomposition, sites: Sequence[str], data: DataSource | None, config: ClusterConfig
+    d: Decomposition, sites: Sequence[str], data: DataSource | None, config: ClusterConfig, progress: str = ""
 ) -> Bool[Tensor, "N C"]:
     """Which components fire on a uniform sample of the positions seen, the sites' components side by side.
 
@@ -161,7 +162,7 @@ def sample_firing(
     device = device_of(d)
     draws = generator(config.seed, device, "rows")
     kept_keys, kept_rows = torch.empty(0, device=device), None
-    for x in batches(d, data, config):
+    for x in batches(d, data, config, progress):
         reading = read(d, x, sites)
         rows = torch.cat([reading.rows(site) > config.threshold for site in sites], 1)
         keys = torch.cat([kept_keys, torch.rand(len(rows), generator=draws, device=device)])

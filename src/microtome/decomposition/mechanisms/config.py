@@ -18,8 +18,8 @@ class ReadingConfig(Config):
     """Which of the run's networks or seeds."""
     n_batches: PositiveInt = 50
     """Batches of inputs to look at."""
-    batch_size: PositiveInt = 16
-    """Inputs (windows of text) in a batch."""
+    batch_size: PositiveInt | None = None
+    """Inputs in a batch; null: 16 windows of text, 256 of anything else."""
     threshold: Threshold = 0.1
     """A component fires where its causal importance exceeds this."""
     seed: int = 0

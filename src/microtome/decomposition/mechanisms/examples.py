@@ -157,6 +157,7 @@ def harvest(
     *,
     data: DataSource | None = None,
     config: ExamplesConfig | None = None,
+    progress: bool = False,
     **settings: Any,
 ) -> Examples:
     """Collect examples, tokens and co-activations of the components of a decomposition.
@@ -170,7 +171,7 @@ def harvest(
     sizes = {site: d.factors[site][0].shape[1] for site in sites}
     found: Harvest | None = None
     with torch.no_grad():
-        for x in batches(d, data, config):
+        for x in batches(d, data, config, "examples" if progress else ""):
             reading = read(d, x, sites)
             if found is None:
                 found = Harvest(sizes, config, x, reading.output.shape[-1] if is_text(x) else 0)

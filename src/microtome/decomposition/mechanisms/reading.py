@@ -9,6 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from microtome.core.errors import MicrotomeError, bad_value
+from microtome.core.progress import progress as show_progress
 from microtome.data.loading import DataSource
 from microtome.decomposition.causal_importance.sigmoids import sigmoid_pair
 from microtome.decomposition.evaluation.inputs import batches as evaluation_batches
@@ -16,6 +17,8 @@ from microtome.decomposition.evaluation.inputs import inputs_of, sizes
 from microtome.decomposition.mechanisms.config import ReadingConfig
 from microtome.decomposition.result import Decomposition
 from microtome.targets.network import times
+
+WINDOWS, ROWS = 16, 256  # of text, and of what is no text, in a batch
 
 
 def one_instance(d: Decomposition, instance: int) -> Decomposition:
@@ -58,23 +61,33 @@ def device_of(d: Decomposition) -> torch.device:
 
 
 def labelled_batches(
-    d: Decomposition, data: DataSource | None, config: ReadingConfig
+    d: Decomposition, data: DataSource | None, config: ReadingConfig, progress: str = ""
 ) -> Iterator[tuple[Tensor, Tensor | None]]:
     """Batches of inputs ``[1, B, ...]``, the same ones for the same seed, and their labels ``[B, ...]``.
 
     Of the run: those held out from its training, where there are such. Of a fixed set each input comes once
-    at most. Raises ``MicrotomeError`` where the inputs are not known.
+    at most. ``progress`` names a line that tells how far it is. Raises ``MicrotomeError`` where the inputs
+    are not known.
     """
     device = device_of(d)
     source, _ = inputs_of(d, data, device)
-    n, size = sizes(source, config.n_batches, config.batch_size)
-    for x, labels in evaluation_batches(source, n, size, 1, config.seed, device):
-        yield x, None if labels is None else labels[0]
+    n, size = sizes(source, config.n_batches, config.batch_size or _batch_size(source))
+    with show_progress(progress, n, enabled=bool(progress)) as bar:
+        stream = evaluation_batches(source, n, size, 1, config.seed, device)
+        for i, (x, labels) in enumerate(stream):
+            yield x, None if labels is None else labels[0]
+            bar.update(i + 1)
 
 
-def batches(d: Decomposition, data: DataSource | None, config: ReadingConfig) -> Iterator[Tensor]:
+def _batch_size(source: DataSource) -> int:
+    return WINDOWS if source.spec().get("kind") in ("token_windows", "induction") else ROWS
+
+
+def batches(
+    d: Decomposition, data: DataSource | None, config: ReadingConfig, progress: str = ""
+) -> Iterator[Tensor]:
     """The inputs of ``labelled_batches``."""
-    return (x for x, _ in labelled_batches(d, data, config))
+    return (x for x, _ in labelled_batches(d, data, config, progress))
 
 
 def is_text(x: Tensor) -> bool:
