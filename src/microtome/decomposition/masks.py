@@ -13,7 +13,7 @@ _BLOCK_ELEMENTS = 1 << 16
 
 def stochastic_mask(ci: Float[Tensor, "*any"], source: Float[Tensor, "*any"]) -> Float[Tensor, "*any"]:
     """``ci + (1 - ci) * source`` with source uniform in [0, 1): SPD paper, equation for stochastic masks."""
-    return ci + (1 - ci) * source
+    return torch.lerp(source, source.new_ones(()), ci)
 
 
 def draw_key(generator: torch.Generator) -> int:
@@ -30,6 +30,7 @@ class Draws:
     def __init__(self, seed: int) -> None:
         self.seed = seed
         self._drawn = 0
+        self._generators: dict[torch.device, torch.Generator] = {}
 
     @property
     def drawn(self) -> int:
@@ -56,13 +57,24 @@ class Draws:
         k, n, *rest = shape
         assert rows.stop - rows.start == n, (rows, shape)
         size = max(1, _BLOCK_ELEMENTS // max(1, k * math.prod(rest)))
-        blocks: list[Tensor] = []
+        out = torch.empty((k, n, *rest), dtype=like.dtype, device=like.device)
+        draw = self._generator(like.device)
         for block in range(rows.start // size, -(-rows.stop // size)):
-            draw = torch.Generator(like.device).manual_seed(_hashed(key, block))
-            numbers = torch.rand((k, size, *rest), generator=draw, dtype=like.dtype, device=like.device)
             first = block * size
-            blocks.append(numbers[:, max(rows.start - first, 0) : rows.stop - first])
-        return torch.cat(blocks, dim=1) if len(blocks) > 1 else blocks[0].contiguous()
+            start, stop = max(rows.start, first), min(rows.stop, first + size)
+            draw.manual_seed(_hashed(key, block))
+            mine = out[:, start - rows.start : stop - rows.start]
+            if k == 1 and stop - start == size:
+                mine.uniform_(generator=draw)
+                continue
+            numbers = torch.rand((k, size, *rest), generator=draw, dtype=like.dtype, device=like.device)
+            mine.copy_(numbers[:, start - first : stop - first])
+        return out
+
+    def _generator(self, device: torch.device) -> torch.Generator:
+        if device not in self._generators:
+            self._generators[device] = torch.Generator(device)
+        return self._generators[device]
 
 
 def _hashed(seed: int, number: int) -> int:

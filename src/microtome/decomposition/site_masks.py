@@ -11,6 +11,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from microtome.decomposition.fused_draws import can_fuse, drawn_inner
+from microtome.decomposition.masks import stochastic_mask
 from microtome.decomposition.network import chosen_sites, frozen_sites
 from microtome.decomposition.subcomponents import Factors
 from microtome.targets.network import Site, Target, times
@@ -27,6 +29,44 @@ class SiteMask:
     components: Float[Tensor, "#K *#B C"]
     delta: Float[Tensor, "#K *#B"] | None = None
     route: Bool[Tensor, "#K *#R"] | None = None
+
+
+    @property
+    def requires_grad(self) -> bool:
+        """Whether gradients flow into the weights of the subcomponents."""
+        return self.components.requires_grad
+
+    def applied(self, inner: Tensor, delta: Tensor | None, route: Tensor | None) -> Float[Tensor, "K *B C"]:
+        """``inner * (components - delta)``, 0 where not routed; ``delta`` and ``route`` over positions."""
+        weight = self.components if delta is None else self.components - delta.unsqueeze(-1)
+        return inner * (weight if route is None else torch.where(route.unsqueeze(-1), weight, 0.0))
+
+
+class DrawnMask(SiteMask):
+    """Weights ``lower + (1 - lower) source``, kept apart so that they are made while they are multiplied."""
+
+    lower: Float[Tensor, "#K *#B C"]
+    source: Float[Tensor, "#K *#B C"]
+
+    def __init__(self, lower: Tensor, source: Tensor, delta: Tensor | None, route: Tensor | None) -> None:
+        for name, value in (("lower", lower), ("source", source), ("delta", delta), ("route", route)):
+            object.__setattr__(self, name, value)  # as every frozen dataclass does in its own __init__
+
+    @property
+    def components(self) -> Tensor:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """The weights themselves."""
+        return stochastic_mask(self.lower, self.source)
+
+    @property
+    def requires_grad(self) -> bool:
+        """Whether gradients flow into the weights of the subcomponents."""
+        return torch.is_grad_enabled() and (self.lower.requires_grad or self.source.requires_grad)
+
+    def applied(self, inner: Tensor, delta: Tensor | None, route: Tensor | None) -> Float[Tensor, "K *B C"]:
+        """As ``SiteMask``."""
+        if can_fuse(inner, self.lower, self.source, delta, route):
+            return drawn_inner(inner, self.lower, self.source, delta, route)
+        return super().applied(inner, delta, route)
 
 
 Masks = Mapping[str, Sequence[SiteMask]]
@@ -108,17 +148,15 @@ def masked_output(
     """
     v, u = factors
     inner = times(x, v) if inner is None else inner
-    weight, original = mask.components, mask.delta
+    over = inner.ndim - 1
+    delta = None if mask.delta is None else _over_positions(mask.delta, over)
+    route = None if mask.route is None else _over_positions(mask.route, over)
+    out = times(mask.applied(inner, delta, route), u)
+    original = delta
+    if route is not None:
+        original = torch.where(route, 0.0 if delta is None else delta, 1.0).to(inner.dtype)
     if original is not None:
-        original = _over_positions(original, inner.ndim - 1)
-        weight = weight - original.unsqueeze(-1)
-    if mask.route is not None:
-        route = _over_positions(mask.route, inner.ndim - 1)
-        weight = torch.where(route.unsqueeze(-1), weight, 0.0)
-        original = torch.where(route, 0.0 if original is None else original, 1.0).to(inner.dtype)
-    out = times(inner * weight, u)
-    if original is not None:
-        out = out + original.unsqueeze(-1) * times(x, site.weight)
+        out = out + original.unsqueeze(-1).to(out.dtype) * times(x, site.weight)
     if site.bias is not None:
         out = out + site.bias.reshape(site.bias.shape[0], *[1] * (out.ndim - 2), -1)
     return out

@@ -14,12 +14,14 @@ from microtome.decomposition.routing import route, uniform_k_subset
 LIKE = torch.empty(0)
 
 
-@given(st.integers(1, 60), st.data(), st.sampled_from([(), (3,), (2000, 7)]))
-def test_rows_have_their_numbers_in_every_cut(n: int, data: st.DataObject, rest: tuple[int, ...]) -> None:
+@given(st.integers(1, 60), st.data(), st.sampled_from([(), (3,), (2000, 7)]), st.sampled_from([1, 2]))
+def test_rows_have_their_numbers_in_every_cut(
+    n: int, data: st.DataObject, rest: tuple[int, ...], k: int
+) -> None:
     a = data.draw(st.integers(0, n - 1))
     b = data.draw(st.integers(a + 1, n))
-    whole = Draws(7).uniform(99, (2, n, *rest), slice(0, n), LIKE)
-    part = Draws(8).uniform(99, (2, b - a, *rest), slice(a, b), LIKE)
+    whole = Draws(7).uniform(99, (k, n, *rest), slice(0, n), LIKE)
+    part = Draws(8).uniform(99, (k, b - a, *rest), slice(a, b), LIKE)
     assert torch.equal(part, whole[:, a:b])
 
 
