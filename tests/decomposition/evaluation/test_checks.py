@@ -11,7 +11,15 @@ def check(
     values: list[float], margins: tuple[float, ...] | None, *, at_most: bool = True, **more: bool
 ) -> Check:
     return judged(
-        "name", "question", values, margins, limit=3.0, at_most=at_most, passed="good", failed="bad", **more
+        "name",
+        "question",
+        values,
+        margins,
+        limit=3.0,
+        at_most=at_most,
+        passed="good",
+        failed="bad",
+        ratio=ratio,
     )
 
 

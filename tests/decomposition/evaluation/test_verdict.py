@@ -22,8 +22,7 @@ QUICK: dict[str, Any] = {"n_eval_steps": 4, "batch_size": 128, "pgd_n_steps": 5}
 def planted(tmp_path_factory: pytest.TempPathFactory) -> Decomposition:
     """Orthogonal features, a component each, gates that open for it alone."""
     folder = tmp_path_factory.mktemp("planted")
-    sizes = {"n_features": 4, "n_hidden": 4, "C": 16}
-    return load(write_spd_paper_run(folder, **sizes).checkpoint)
+    return load(write_spd_paper_run(folder, C=16, n_features=4, n_hidden=4).checkpoint)
 
 
 def changed(d: Decomposition, change: dict[str, Any]) -> Decomposition:

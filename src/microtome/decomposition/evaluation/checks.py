@@ -30,15 +30,16 @@ class Check:
     values: tuple[float, ...] = ()
     margins: tuple[float, ...] | None = None
     limit: float | None = None
-    seeds_passed: int = 0
+    by_seed: tuple[Status, ...] = ()
     unit: str = ""
 
     @property
     def verdict(self) -> str:
         """The status; with several seeds of which some pass, how many do not."""
-        if self.status in ("passed", "not measured") or len(self.values) < 2 or not self.seeds_passed:
-            return self.status
-        return f"{self.status} {len(self.values) - self.seeds_passed}/{len(self.values)}"
+        short = sum(status != "passed" for status in self.by_seed)
+        return (
+            self.status if short in (0, len(self.by_seed)) else f"{self.status} {short}/{len(self.by_seed)}"
+        )
 
     @property
     def measured(self) -> str:
@@ -112,7 +113,7 @@ def judged(
         tuple(values.tolist()),
         margins,
         limit,
-        int(good.sum()),
+        tuple("passed" if g else "failed" if b else "unclear" for g, b in zip(good, bad, strict=True)),
         unit,
     )
 

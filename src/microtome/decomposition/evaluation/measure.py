@@ -18,7 +18,7 @@ from microtome.decomposition.evaluation.inputs import Labelled
 from microtome.decomposition.evaluation.losses import Losses
 from microtome.decomposition.evaluation.measured import Measured
 from microtome.decomposition.evaluation.recon import Recon
-from microtome.decomposition.evaluation.seen import see
+from microtome.decomposition.evaluation.seen import ALL_SITES, see
 from microtome.decomposition.evaluation.subsets import Subsets, site_subsets
 from microtome.decomposition.evaluation.weights import faithfulness, weight_errors
 from microtome.decomposition.loss_configs import AnyLoss, PGDRecon
@@ -100,8 +100,10 @@ class Metrics:
         self.d, self.settings = d, settings
         kind = "mse" if isinstance(d.config, APDConfig) else d.config.output_loss_type
         components = {name: left.shape[1] for name, (left, _) in d.factors.items()}
-        self.measured = Measured(d.n_instances, components, kind)
-        sites, wanted, threshold = list(d.sites), settings.wanted, settings.alive_threshold
+        if d.method == "apd":
+            components = {ALL_SITES: next(iter(components.values()))}
+        self.measured = Measured(d.n_instances, d.method, list(d.sites), components, kind)
+        sites, wanted, threshold = list(components), settings.wanted, settings.alive_threshold
         groups = settings.of(CIL0)
         gated = d.method == "spd"
         chosen = gated or getattr(d.config, "topk", None) is not None

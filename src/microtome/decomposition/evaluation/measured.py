@@ -20,7 +20,10 @@ class Measured:
     """
 
     n_seeds: int
+    method: str
+    sites: list[str]
     components: dict[str, int]
+    """How many there are at each site; APD's, which span all sites, once."""
     distance: str
     """``mse`` or ``kl``: how outputs are compared with the target's."""
     inputs_seen: int = 0

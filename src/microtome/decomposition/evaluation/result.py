@@ -15,7 +15,7 @@ from microtome.core.references import open_run
 from microtome.core.runs import RunFolder
 from microtome.decomposition.evaluation.checks import Check
 from microtome.decomposition.evaluation.draw import PICTURES, drawable
-from microtome.decomposition.evaluation.told import verdict_lines
+from microtome.decomposition.evaluation.told import good_seeds, verdict_lines
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -44,6 +44,11 @@ class Evaluation:
     def passed(self) -> bool:
         """Whether no check failed and none was unclear; those that were not measured do not count."""
         return all(check.status in ("passed", "not measured") for check in self.checks)
+
+    @property
+    def good_seeds(self) -> list[int]:
+        """The seeds that pass every check that was measured."""
+        return good_seeds(self.about["seeds"], self.checks)
 
     def check(self, name: str) -> Check:
         """One check. Raises ``MicrotomeError`` for an unknown name."""
@@ -132,6 +137,7 @@ def stored_evaluation(run: RunFolder) -> Evaluation:
 
 def _check(row: Mapping[str, Any]) -> Check:
     fields = {key: value for key, value in row.items() if key != "measured"}
+    fields["by_seed"] = tuple(fields["by_seed"])
     for key in ("values", "margins"):
         if fields[key] is not None:
             fields[key] = tuple(np.nan if value is None else value for value in fields[key])

@@ -16,24 +16,31 @@ from microtome.decomposition.masks import Draws
 from microtome.decomposition.result import Decomposition
 from microtome.decomposition.step import Step
 
+ALL_SITES = "all sites"
+
 
 @dataclass(frozen=True)
 class Seen:
     """A batch with the target's pass and what matters for each input, made once for all metrics.
 
     ``rank``: consecutive entries of the step's masks that are one component (APD's; 1 for SPD).
+    ``spanning``: a component has a part at every site.
     """
 
     step: Step
     labels: Int[Tensor, "K *B"] | None = None
     rank: int = 1
+    spanning: bool = False
 
     def lower(self) -> dict[str, Float[Tensor, "K N C"]]:
         """Lower-leaky causal importances by site; rows, positions and calls flattened into one axis.
 
-        For APD 1 where a component is among the top-k, else 0.
+        APD's components span all sites: 1 where one is among the top-k, else 0.
         """
-        return {name: _rows(calls)[..., :: self.rank] for name, calls in self.step.lower.items()}
+        if self.spanning:
+            calls = next(iter(self.step.lower.values()))
+            return {ALL_SITES: _rows(calls)[..., :: self.rank]}
+        return {name: _rows(calls) for name, calls in self.step.lower.items()}
 
 
 def see(d: Decomposition, x: Tensor, labels: Tensor | None, draws: Draws) -> Seen:
@@ -81,7 +88,7 @@ def _see_apd(d: Decomposition, x: Tensor, labels: Tensor | None, draws: Draws) -
         rows=slice(0, x.shape[1]),
         n_rows=x.shape[1],
     )
-    return Seen(step, labels, rank)
+    return Seen(step, labels, rank, spanning=True)
 
 
 def _rows(calls: Sequence[Tensor]) -> Tensor:

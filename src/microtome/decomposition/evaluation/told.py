@@ -54,3 +54,17 @@ def _reading(about: Mapping[str, Any], checks: Sequence[Check]) -> list[str]:
         f"{len(checks)} checks: {told}.",
         f"Measured: {'; '.join(part for part in (seeds, spread) if part)}.",
     ]
+
+
+def good_seeds(n: int, checks: Sequence[Check]) -> list[int]:
+    """The seeds that pass every check that was measured."""
+    measured = [check.by_seed for check in checks if check.by_seed]
+    return [k for k in range(n) if measured and all(by_seed[k] == "passed" for by_seed in measured)]
+
+
+def _good(n: int, checks: Sequence[Check]) -> list[str]:
+    if n < 2:
+        return []
+    good = good_seeds(n, checks)
+    names = ", ".join(map(str, good)) if len(good) < n else "all"
+    return [f"Seeds that pass every check that was measured: {names or 'none'} of {n}."]

@@ -58,7 +58,7 @@ def verdict(m: Measured, t: Thresholds) -> list[Check]:
 def _weights(m: Measured, t: Thresholds) -> Check:
     name, question = "weights", "Do the components add up to the weights?"
     wanted = f"at most {number(t.max_weight_error)} at every site"
-    errors = m.by_site("weight_error")
+    errors = m.by_site("weight_error", m.sites)
     if not errors:
         return _absent(m, name, question, wanted, "faithfulness")
     stacked = np.nan_to_num(np.stack(list(errors.values())))
@@ -78,6 +78,8 @@ def _weights(m: Measured, t: Thresholds) -> Check:
 
 def _recovered(m: Measured, t: Thresholds, masking: str) -> Check:
     name, question, failed = _RECOVERY[masking]
+    if masking == "ci" and m.method == "apd":
+        failed = "the output needs more than the top-k components; raise topk, or train longer"
     limit = t.min_recovered_unmasked if masking == "unmasked" else t.min_recovered
     wanted = f"at least {number(100 * limit)} % recovered"
     if not m.has(f"{m.quality}/{masking}", f"{m.quality}/ablated"):
@@ -180,8 +182,10 @@ def _few(m: Measured, t: Thresholds) -> Check:
     margins = margins_of(_error_of_mean(m, whole), len(m.series[whole]))
     shares = {site: float(value.max()) / m.components[site] for site, value in by_site.items()}
     densest = max(shares, key=lambda site: shares[site])
-    found = f"{number(float(m.series[whole].mean.mean()))} of {total:,} per input; most at {densest}"
-    found += f" ({number(100 * shares[densest])} %)"
+    found = f"{number(float(m.series[whole].mean.mean()))} of {total:,} per input"
+    mend = "lower topk" if m.method == "apd" else "raise the importance-minimality coefficient"
+    if len(shares) > 1:
+        found += f"; most at {densest} ({number(100 * shares[densest])} %)"
     return judged(
         name,
         question,
@@ -192,7 +196,7 @@ def _few(m: Measured, t: Thresholds) -> Check:
         unit=" %",
         wanted=wanted,
         passed=found,
-        failed=f"{found}; raise the importance-minimality coefficient or train longer",
+        failed=f"{found}; {mend}",
     )
 
 
@@ -246,7 +250,9 @@ def _identity(m: Measured, t: Thresholds) -> Check:
     wanted = f"at most {number(t.max_identity_error)} entries off by more than 0.1"
     if "identity_error" not in m.fixed:
         return _absent(m, name, question, wanted, "identity_ci_error")
-    by_site = {site: number(float(value.mean())) for site, value in m.by_site("identity_error").items()}
+    by_site = {
+        site: number(float(value.mean())) for site, value in m.by_site("identity_error", m.sites).items()
+    }
     told = ", ".join(f"{site} {value}" for site, value in by_site.items())
     return judged(
         name,
