@@ -11,7 +11,9 @@ from torch import Tensor
 _BLOCK_ELEMENTS = 1 << 16
 
 
-def stochastic_mask(ci: Float[Tensor, "*any"], source: Float[Tensor, "*any"]) -> Float[Tensor, "*any"]:
+def stochastic_mask(
+    ci: Float[Tensor, "*#any"], source: Float[Tensor, "*#any"]
+) -> Float[Tensor, "*#any"]:
     """``ci + (1 - ci) * source`` with source uniform in [0, 1): SPD paper, equation for stochastic masks."""
     return torch.lerp(source, source.new_ones(()), ci)
 
