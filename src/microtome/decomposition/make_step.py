@@ -5,6 +5,7 @@ from torch import Tensor
 
 from microtome.core.distributed import Processes
 from microtome.decomposition.causal_importance.sigmoids import sigmoid_pair
+from microtome.decomposition.fused_sigmoids import both_sigmoids
 from microtome.decomposition.importance_functions import ImportanceFunctions
 from microtome.decomposition.masks import Draws
 from microtome.decomposition.site_masks import MaskedNetwork
@@ -35,7 +36,7 @@ def make_step(
 ) -> tuple[Step, Attached]:
     """The target's pass and the causal importances of a batch (part), the latter cut off as leaves."""
     wanted = config.importance_function
-    to_lower, to_upper = sigmoid_pair(sigmoid_type or wanted.sigmoid_type)
+    kind = sigmoid_type or wanted.sigmoid_type
     output, inputs = network.record(x)
     lower: Calls = {}
     upper: Calls = {}
@@ -49,10 +50,11 @@ def make_step(
             lower[name], upper[name], gate[name] = [], [], []
             for g in calls:
                 g = g.to(torch.promote_types(g.dtype, torch.float32))
-                jittered = g
+                low, up = both_sigmoids(g, kind)
                 if wanted.sampling == "binomial":
-                    jittered = 1.05 * g - 0.05 * draws.uniform(draws.key(), g.shape, rows, g)
-                for where, importance in ((lower, to_lower(jittered)), (upper, to_upper(g))):
+                    blurred = 1.05 * g - 0.05 * draws.uniform(draws.key(), g.shape, rows, g)
+                    low = sigmoid_pair(kind)[0](blurred)
+                for where, importance in ((lower, low), (upper, up)):
                     leaf = importance.detach().requires_grad_(grad)
                     where[name].append(leaf)
                     if grad:

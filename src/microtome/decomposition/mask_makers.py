@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING, overload
 import torch
 from torch import Tensor
 
-from microtome.decomposition.masks import stochastic_mask
 from microtome.decomposition.routing import Routes
-from microtome.decomposition.site_masks import Masks, SiteMask
+from microtome.decomposition.site_masks import DrawnMask, Masks, SiteMask
 
 if TYPE_CHECKING:
     from microtome.decomposition.step import Step
@@ -63,7 +62,7 @@ def stochastic_masks(step: "Step", routes: Routes) -> Masks:
         if step.sampling == "binomial":
             source = (source < 0.5).to(lower.dtype)
         delta = step.draws.uniform(for_delta, lower.shape[:-1], step.rows, lower) if step.use_delta else None
-        return SiteMask(stochastic_mask(lower, source), delta, routes[name])
+        return DrawnMask(lower, source, delta, routes[name])
 
     return LazyMasks(sites, make)
 

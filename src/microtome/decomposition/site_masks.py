@@ -30,7 +30,6 @@ class SiteMask:
     delta: Float[Tensor, "#K *#B"] | None = None
     route: Bool[Tensor, "#K *#R"] | None = None
 
-
     @property
     def requires_grad(self) -> bool:
         """Whether gradients flow into the weights of the subcomponents."""

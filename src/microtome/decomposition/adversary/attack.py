@@ -69,6 +69,6 @@ class _Untouched(MaskedSites):
         if self.tells and not x.requires_grad:
             self.fixed.untouched.add((name, call))
         untouched = (name, call) in self.fixed.untouched
-        self.tells = self.tells and torch.is_grad_enabled() and mask.components.requires_grad
+        self.tells = self.tells and torch.is_grad_enabled() and mask.requires_grad
         inner = self.fixed.inner[name][call] if untouched else None
         return masked_output(self.sites[name], x, self.factors[name], mask, inner)

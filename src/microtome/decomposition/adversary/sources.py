@@ -13,7 +13,7 @@ from torch import Tensor
 from microtome.decomposition.mask_makers import LazyMasks
 from microtome.decomposition.masks import Draws
 from microtome.decomposition.routing import Routes
-from microtome.decomposition.site_masks import Masks, SiteMask
+from microtome.decomposition.site_masks import DrawnMask, Masks, SiteMask
 from microtome.decomposition.step import Step
 
 # By site, one for every call of it: [K, B or 1, positions or 1, C], or C + 1 with the delta component.
@@ -58,7 +58,7 @@ def masks_of(step: Step, sources: Sources, routes: Routes) -> Masks:
         source, lower = sources[site][call], step.lower[site][call]
         delta = source[..., -1] if step.use_delta else None
         source = source[..., : lower.shape[-1]]
-        return SiteMask(lower + (1 - lower) * source, delta, routes[site])
+        return DrawnMask(lower, source, delta, routes[site])
 
     return LazyMasks({site: len(step.lower[site]) for site in routes}, make)
 
