@@ -1,6 +1,7 @@
 """Data parallelism under ``torchrun``: who we are, sums over all processes, and a fair share of the work."""
 
 import datetime
+import itertools
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from microtome.core.device import resolve_device
 from microtome.core.errors import MicrotomeError
-from microtome.core.heartbeat import Heartbeat, first_to_tell
+from microtome.core.heartbeat import Heartbeat, first_to_tell, job_store
 
 if TYPE_CHECKING:
     import torch
@@ -21,6 +22,7 @@ T = TypeVar("T")
 _LAUNCHED = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 # Another process may still be reading a large file, or drawing; one that is gone is noticed much sooner.
 _PATIENCE = datetime.timedelta(hours=2)
+_groups = itertools.count()  # that this process joined, one after the other
 
 
 class LostProcess(MicrotomeError):
@@ -74,11 +76,16 @@ def processes(
     on_cuda = process_device(device, own).type == "cuda"
     if on_cuda:
         torch.cuda.set_device(own.local_rank % torch.cuda.device_count())
-    dist.init_process_group("cpu:gloo,cuda:nccl" if on_cuda else "gloo", timeout=_PATIENCE)
+    number = next(_groups)
+    how: dict[str, Any] = {"timeout": _PATIENCE}
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
+        # A store of its own for every group: in a second group's, the first one's addresses would be found.
+        how |= {"store": job_store(number, _PATIENCE), "rank": own.rank, "world_size": own.size}
+    dist.init_process_group("cpu:gloo,cuda:nccl" if on_cuda else "gloo", **how)
     try:
         with ExitStack() as stack:
             if watched:
-                stack.enter_context(_watched(own, mend))
+                stack.enter_context(_watched(own, job_store(number), mend))
             yield own
             # A process that leaves while another still talks to it may be aborted by its own network threads.
             wait_for_all(own)
@@ -87,9 +94,13 @@ def processes(
 
 
 @contextmanager
-def _watched(own: Processes, mend: Callable[[], str]) -> Iterator[None]:
+def _watched(own: Processes, store: Any, mend: Callable[[], str]) -> Iterator[None]:
     """The others' signs of life; and errors of all processes told once."""
-    beat = Heartbeat(own.rank, own.size, lambda rank: str(_lost(f"process {rank} fell silent", mend)))
+
+    def silent(rank: int) -> str:
+        return str(_lost(f"process {rank} fell silent", mend))
+
+    beat = Heartbeat(own.rank, own.size, silent, store=store)
     try:
         with beat:
             yield

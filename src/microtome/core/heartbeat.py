@@ -14,18 +14,23 @@ from typing import Any
 
 EVERY = 3.0  # seconds
 MISSED = 10  # signs in a row
-_KEY = "microtome/alive/{}"
-_TOLD = "microtome/told"
+_KEY = "alive/{}"
+_TOLD = "told"
 
 
-def job_store() -> Any:
-    """An own connection to the store that the processes of the job found each other by."""
+def job_store(group: int = 0, timeout: datetime.timedelta = datetime.timedelta(seconds=20)) -> Any:
+    """An own connection to the store that the processes of the job found each other by.
+
+    What it holds belongs to the ``group``-th group that this job makes, and to this start of it by torchrun.
+    """
     import torch.distributed as dist
 
     host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-    patience = datetime.timedelta(seconds=20)
     store = dist.TCPStore  # pyright: ignore[reportPrivateImportUsage]
-    return store(host, port, is_master=False, wait_for_workers=False, timeout=patience)
+    prefixed = dist.PrefixStore  # pyright: ignore[reportPrivateImportUsage]
+    start = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    own = store(host, port, is_master=False, wait_for_workers=False, timeout=timeout)
+    return prefixed(f"microtome/{start}/{group}", own)
 
 
 def first_to_tell(store: Any) -> bool:
@@ -49,14 +54,14 @@ class Heartbeat:
         size: int,
         lost: Callable[[int], str],
         *,
-        store: Any = None,
+        store: Any,
         every: float = EVERY,
         end: Callable[[int], None] = os._exit,
     ) -> None:
         self.rank, self.lost, self.every, self.end = rank, lost, every, end
         # The first process watches all, and all watch the first: a few questions a second in any job.
         self.others = list(range(1, size)) if rank == 0 else [0]
-        self.store = job_store() if store is None else store
+        self.store = store
         self.stopping = threading.Event()
         self.last: dict[int, bytes | None] = {}
         self.missed = dict.fromkeys(self.others, 0)
