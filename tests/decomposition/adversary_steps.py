@@ -101,9 +101,9 @@ def ascend_by_loops(
     return torch.tensor(found, dtype=torch.float64)
 
 
-def trainer(k: int = 2, **settings: object) -> tuple[FullSPD, Tensor]:
+def trainer(k: int = 2, processes: Processes | None = None, **settings: object) -> tuple[FullSPD, Tensor]:
     """The trainer on a random TMS, and a batch."""
     target = TMS(TMSModelConfig(n_features=5, n_hidden=2, n_instances=k)).reset(1)
     config = SPDConfig.from_mapping({"C": 6, "steps": 10, "batch_size": 8, **settings})
     x = SparseFeatures(k, 5, 0.4).batch(8, torch.Generator().manual_seed(0))
-    return FullSPD(target, config, list(range(k))), x
+    return FullSPD(target, config, list(range(k)), processes=processes), x
