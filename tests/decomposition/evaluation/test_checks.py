@@ -8,7 +8,7 @@ from microtome.decomposition.evaluation.checks import Check, judged, margins_of,
 
 
 def check(
-    values: list[float], margins: tuple[float, ...] | None, *, at_most: bool = True, **more: bool
+    values: list[float], margins: tuple[float, ...] | None, *, at_most: bool = True, ratio: bool = False
 ) -> Check:
     return judged(
         "name",

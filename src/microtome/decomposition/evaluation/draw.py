@@ -42,7 +42,7 @@ def _l0(arrays: Arrays) -> Figure:
 
 
 def _histograms(arrays: Arrays) -> Figure:
-    counts = {name: found.sum(0) for name, found in by_prefix(arrays, "histogram").items()}
+    counts = {name: found.sum(0).astype(float) for name, found in by_prefix(arrays, "histogram").items()}
     return importance_histograms(counts, arrays["histogram_edges"])
 
 
