@@ -15,6 +15,8 @@ def stochastic_mask(
     ci: Float[Tensor, "*#any"], source: Float[Tensor, "*#any"]
 ) -> Float[Tensor, "*#any"]:
     """``ci + (1 - ci) * source`` with source uniform in [0, 1): SPD paper, equation for stochastic masks."""
+    if source.dtype != ci.dtype:
+        return ci + (1 - ci) * source
     return torch.lerp(source, source.new_ones(()), ci)
 
 
