@@ -5,6 +5,8 @@ from typing import Literal
 from jaxtyping import Float
 from torch import Tensor
 
+from microtome.decomposition.losses.divergence import kl_divergence
+
 OutputLoss = Literal["mse", "kl"]
 
 
@@ -23,7 +25,6 @@ def reconstruction_loss(
     if kind == "mse":
         per_row = (output - target).square().flatten(2).mean(2)
     else:
-        log_p = target.log_softmax(-1)
-        per_position = (log_p.exp() * (log_p - output.log_softmax(-1))).sum(-1)
+        per_position = kl_divergence(output, target)
         per_row = per_position.flatten(2).mean(2) if per_position.ndim > 2 else per_position
     return (per_row * weight).sum(1) / n_rows
