@@ -156,6 +156,49 @@ def test_a_language_model_needs_no_network_to_come_back(tmp_path: Path) -> None:
         torch.testing.assert_close(checkpointed.parameters[name], tensor, rtol=1e-4, atol=1e-6)
 
 
+class Bag(nn.Module):
+    """Linear sites only, behind ids."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bag = nn.EmbeddingBag(9, 4)
+        self.head = nn.Linear(4, 3)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return self.head(self.bag(ids))
+
+
+def test_linear_layers_of_a_module_that_reads_ids(tmp_path: Path) -> None:
+    found = microtome.decompose(Bag(), data=text(), out_dir=tmp_path / "run", **SHORT)
+    assert list(found.sites) == ["head"]
+    own = microtome.decompose(Tokens(), data=text(), sites=["mix"], out_dir=tmp_path / "mix", **SHORT)
+    assert own.run is not None and own.run.metrics()[-1]["total"][0] > 0
+
+
+class Experts(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.experts = nn.ModuleList(nn.Linear(4, 3) for _ in range(2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        first = x.argmax(-1) % 2 == 0
+        out = x.new_zeros(len(x), 3)
+        for mine, expert in zip((first, ~first), self.experts, strict=True):
+            out = out.index_put((mine,), expert(x[mine]))
+        return out
+
+
+class OneType(Tokens):
+    """A layer whose input, the same for all rows, has too few axes to be told apart by row."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kind = nn.Embedding(2, 4)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return self.mix(self.embed(ids) + self.kind(torch.tensor(1)))
+
+
 class ReadElsewhere(Tokens):
     def forward(self, ids: Tensor) -> Tensor:
         return nn.functional.linear(self.mix(self.embed(ids)), self.embed.weight)
@@ -185,6 +228,19 @@ class Noisy(nn.Module):
             "site 'embed': the module reads its weight outside",
         ),
         (nn.Sequential(Doubled(4, 3)), torch.randn(9, 4), {}, "site '0' did not run"),
+        (Experts(), torch.ones(9, 4), {}, "experts.1: is given 0 rows of a batch of 2"),
+        (
+            nn.ModuleDict({"f": nn.Linear(4, 3)}),
+            torch.randn(9, 4),
+            {},
+            "data: the module cannot run on torch.float32 of shape [n, 4]",
+        ),
+        (
+            OneType(),
+            text(),
+            {"sites": ["mix", "kind"]},
+            "leave out kind, given the same for all rows",
+        ),
         (Noisy(), torch.randn(9, 4), {}, "sites: a layer computes something else than input @ weight + bias"),
         (Tokens(), text(), {"method": "apd", "topk": 1, "m": 2}, "sites='embed': APD does not decompose"),
         (Tokens(), text() + 5, {}, "data: the module cannot run on torch.int64 of shape [n, 5]"),

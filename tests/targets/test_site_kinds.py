@@ -129,6 +129,7 @@ def test_masks_of_every_row_equal_one_network_a_row(name: str) -> None:
             torch.testing.assert_close(out[k, row], own(x[k, row : row + 1])[0])
 
 
+@pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")
 @settings(max_examples=30, deadline=None)
 @given(
     kernel=st.tuples(st.integers(1, 3), st.integers(1, 3)),
@@ -311,3 +312,96 @@ def test_a_wildcard_passes_by_what_cannot_be_decomposed() -> None:
 def test_layers_without_a_size_yet() -> None:
     with pytest.raises(MicrotomeError, match=r"1\.weight: LazyLinear has no size yet; run the module once"):
         ModuleTarget(nn.Sequential(nn.Linear(3, 3), nn.LazyLinear(2)), ["0"])
+
+
+class TimeFirst(nn.Module):
+    """Rows on the second axis, as nn.MultiheadAttention likes them."""
+
+    def forward(self, layer: nn.Linear, x: Tensor) -> Tensor:
+        return layer(x.transpose(0, 1)).transpose(0, 1)
+
+
+class Flattened(nn.Module):
+    def forward(self, layer: nn.Linear, x: Tensor) -> Tensor:
+        return layer(x.flatten(0, 1)).unflatten(0, x.shape[:2])
+
+
+class OneAfterAnother(nn.Module):
+    """First the first position of all rows, then the second of all."""
+
+    def forward(self, layer: nn.Linear, x: Tensor) -> Tensor:
+        return layer(torch.cat(list(x.unbind(1)))).unflatten(0, (x.shape[1], -1)).transpose(0, 1)
+
+
+class Around(nn.Module):
+    def __init__(self, how: nn.Module) -> None:
+        super().__init__()
+        self.how, self.layer = how, nn.Linear(3, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.how(self.layer, x)
+
+
+@pytest.mark.parametrize("how", [TimeFirst(), Flattened(), OneAfterAnother()])
+@pytest.mark.parametrize("length", [2, 3, 6])  # as many as instances, as rows of one, as rows
+def test_wherever_the_rows_lie_each_instance_gets_its_own(how: nn.Module, length: int) -> None:
+    module = Around(how)
+    target = ModuleTarget(module, n_instances=2)
+    x = torch.randn(2, 3, length, 3)
+    seen = []
+
+    def site(name: str, value: Tensor) -> Tensor:
+        seen.append(value)
+        return target.sites()[name].apply(value) * torch.tensor([1.0, 10.0]).reshape(2, 1, 1, 1)
+
+    out = target(x, site)
+    torch.testing.assert_close(out[0], module(x[0]))
+    torch.testing.assert_close(out[1], 10 * module(x[1]))
+    torch.testing.assert_close(seen[0], x)
+
+
+class Constant(nn.Module):
+    """Relative positions and a fixed input through a layer: the same for all rows, of any shape."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.distance, self.tokens, self.mix = nn.Embedding(9, 1), nn.Embedding(7, 4), nn.Linear(4, 4)
+        self.register_buffer("fixed", torch.randn(5, 4))
+
+    def forward(self, ids: Tensor) -> Tensor:
+        where = torch.arange(ids.shape[1])
+        weight = self.distance(where.unsqueeze(0) - where.unsqueeze(1) + 4).squeeze(-1).softmax(-1)
+        return weight @ self.tokens(ids) + self.mix(self.fixed)
+
+
+def test_inputs_that_all_rows_have_in_common_are_given_to_each() -> None:
+    module = Constant()
+    target = ModuleTarget(module, n_instances=2)
+    x = torch.randint(7, (2, 3, 5))
+    shapes = {}
+
+    def site(name: str, value: Tensor) -> Tensor:
+        shapes[name] = tuple(value.shape)
+        out = target.sites()[name].apply(value)
+        return out * torch.tensor([1.0, 3.0]).reshape(2, 1, 1, 1) if name == "mix" else out
+
+    out = target(x, site)
+    torch.testing.assert_close(out[0], module(x[0]))
+    torch.testing.assert_close(out[1], module(x[1]) + 2 * module.mix(module.fixed))
+    assert shapes == {"distance": (2, 3, 5, 5), "tokens": (2, 3, 5), "mix": (2, 3, 5, 4)}
+
+
+def test_a_layer_that_sees_some_rows_only() -> None:
+    class Some(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(3, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            first = x[:, 0] > 0
+            return x.index_put((first,), self.layer(x[first]))
+
+    target = ModuleTarget(Some())
+    x = torch.tensor([[[1.0, 0, 0], [-1, 0, 0], [1, 0, 0], [-1, 0, 0], [-1, 0, 0]]])
+    with pytest.raises(MicrotomeError, match="layer: is given 2 rows of a batch of 5"):
+        target(x, lambda name, value: target.sites()[name].apply(value))

@@ -86,7 +86,7 @@ class LanguageTarget(ModuleTarget):
     def select(self, instances: Sequence[int]) -> "LanguageTarget":
         """The instances share this target's model: a language model is not copied for each."""
         check_instances(instances, self.n_instances)
-        return LanguageTarget(
+        chosen = LanguageTarget(
             self.module,
             self.tokenizer,
             self.patterns,
@@ -96,6 +96,8 @@ class LanguageTarget(ModuleTarget):
             sharing=self._sharing,
             copied=False,
         )
+        chosen.layouts = self.layouts
+        return chosen
 
     def spec(self) -> dict[str, Any]:
         return {

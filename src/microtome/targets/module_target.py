@@ -12,6 +12,7 @@ from microtome.core.errors import MicrotomeError, bad_value
 from microtome.targets.batched import check_instances
 from microtome.targets.module_spec import module_spec
 from microtome.targets.network import Site, SiteFunction, Target
+from microtome.targets.row_axes import Layouts, find_layouts
 from microtome.targets.site_calls import SiteCalls
 from microtome.targets.site_choice import PRE_IDENTITY, identity_widths, matching_layers, transposed_layers
 from microtome.targets.site_kinds import identity, kind_of
@@ -58,6 +59,7 @@ class ModuleTarget(Target):
         self._sharing = {key: dict(value) for key, value in sharing.items()}
         self._names, self._tied = self._sharing["layers"], self._sharing["tied"]
         self._identities = identity_widths(self.module, self.identities)
+        self.layouts: Layouts | None = None
 
     @property
     def layer_names(self) -> list[str]:
@@ -94,7 +96,13 @@ class ModuleTarget(Target):
             out = self._run(rows, None)
         else:
             calls = SiteCalls(
-                self.module, self._names, list(self._identities), site, x.shape[0], rows.shape[0]
+                self.module,
+                self._names,
+                list(self._identities),
+                site,
+                n_instances=x.shape[0],
+                n_rows=rows.shape[0],
+                layouts=self._layouts_for(rows),
             )
             with calls.active():
                 out = self._run(rows, calls)
@@ -109,9 +117,21 @@ class ModuleTarget(Target):
 
     def select(self, instances: Sequence[int]) -> "ModuleTarget":
         check_instances(instances, self.n_instances)
-        return ModuleTarget(
+        chosen = ModuleTarget(
             self.module, self.patterns, len(instances), self.output, self._sharing, self.identities
         )
+        chosen.layouts = self.layouts
+        return chosen
+
+    def _layouts_for(self, rows: Tensor) -> Layouts:
+        """Where rows lie in what reaches the layers; looked up once."""
+        if self.layouts is not None:
+            return self.layouts
+        names = [*self._names, *self._identities]
+        layouts, lasting = find_layouts(self.module, lambda few: self._run(few, None), names, rows)
+        if lasting:
+            self.layouts = layouts
+        return layouts
 
     def spec(self) -> dict[str, Any]:
         return {

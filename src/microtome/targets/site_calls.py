@@ -4,11 +4,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from microtome.core.errors import MicrotomeError
 from microtome.targets.network import SiteFunction
+from microtome.targets.row_axes import Layout, Layouts, arranged, first_tensor, without_fused_attention
 from microtome.targets.site_choice import PRE_IDENTITY
 from microtome.targets.site_kinds import base_class, kind_of
 
@@ -17,7 +17,8 @@ class SiteCalls:
     """One pass of a module: every layer's call goes to ``site``, as often as the layer runs.
 
     ``layers`` maps a layer's own name to its site's; ``identities`` are modules whose input goes through the
-    site ``<module>.pre_identity``. ``n_rows`` is the batch the module gets, ``n_instances`` times B.
+    site ``<module>.pre_identity``. ``n_rows`` is the batch the module gets, ``n_instances`` times B, and
+    ``layouts`` says where these rows lie in what reaches a layer.
     """
 
     def __init__(
@@ -28,9 +29,10 @@ class SiteCalls:
         site: SiteFunction,
         n_instances: int,
         n_rows: int,
+        layouts: Layouts,
     ) -> None:
         self.module, self.layers, self.identities = module, layers, list(identities)
-        self.site, self.n_instances, self.n_rows = site, n_instances, n_rows
+        self.site, self.n_instances, self.n_rows, self.layouts = site, n_instances, n_rows, layouts
         self.ran: set[str] = set()
         self._active = False
 
@@ -41,9 +43,7 @@ class SiteCalls:
             yield
             return
         with ExitStack() as undo:
-            # The fused transformer kernel reads the weights itself and would pass the sites by.
-            undo.callback(torch.backends.mha.set_fastpath_enabled, torch.backends.mha.get_fastpath_enabled())
-            torch.backends.mha.set_fastpath_enabled(False)
+            undo.enter_context(without_fused_attention())
             for own_name, name in self.layers.items():
                 undo.enter_context(_replaced(self.module.get_submodule(own_name), self._call(own_name, name)))
             for name in self.identities:
@@ -59,9 +59,13 @@ class SiteCalls:
         wanted = [*self.layers, *(name + PRE_IDENTITY for name in self.identities)]
         idle = [name for name in wanted if name not in self.ran]
         if idle:
+            layer = self.module.get_submodule(idle[0].removesuffix(PRE_IDENTITY))
+            base, why = base_class(layer), ""
+            if base is not None and type(layer).forward is not base.forward:
+                why = f" (the forward pass of {type(layer).__name__} does not call super().forward)"
             raise MicrotomeError(
-                f"site {idle[0]!r} did not run in the forward pass, so that masking it would change nothing; "
-                f"leave it out of the patterns {list(patterns)}"
+                f"site {idle[0]!r} did not run in the forward pass{why}, so that masking it would change "
+                f"nothing; leave it out of the patterns {list(patterns)}"
             )
 
     def counts(self) -> dict[str, int]:
@@ -90,15 +94,14 @@ class SiteCalls:
         assert kind is not None, own_name
         correction = self._bias_difference(own_name, name)
 
-        def call(value: Tensor) -> Tensor:
+        def call(*args: Tensor, **kwargs: Tensor) -> Tensor:
+            (value,) = (*args, *kwargs.values())
             self.ran.add(own_name)
-            if kind.kind == "embedding":
-                value = self._ids_of_every_row(value)
             if kind.kind == "conv2d" and value.ndim != 4:
                 raise MicrotomeError(
                     f"{own_name}: input of shape {list(value.shape)}; give images in batches [n, c, h, w]"
                 )
-            out = self._run(own_name, name, kind.rows(layer, value))
+            out = self._run(own_name, name, kind.rows(layer, value), value.ndim)
             return kind.output(layer, value, out if correction is None else out + correction)
 
         return call
@@ -106,34 +109,22 @@ class SiteCalls:
     def _before(self, name: str) -> Any:
         def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:  # noqa: ARG001
             own_name = name + PRE_IDENTITY
+            value = first_tensor(args, kwargs)
+            if value is None or not value.is_floating_point():
+                raise MicrotomeError(f"{own_name}: {name} is given no tensor of numbers; name another layer")
             self.ran.add(own_name)
-            for i, value in enumerate(args):
-                if isinstance(value, Tensor) and value.is_floating_point():
-                    return (*args[:i], self._run(own_name, own_name, value), *args[i + 1 :]), kwargs
-            for key, value in kwargs.items():
-                if isinstance(value, Tensor) and value.is_floating_point():
-                    return args, {**kwargs, key: self._run(own_name, own_name, value)}
-            raise MicrotomeError(f"{own_name}: the module is given no tensor of numbers; name another layer")
+            new = self._run(name, own_name, value, value.ndim)
+            return tuple(new if arg is value else arg for arg in args), {
+                key: new if arg is value else arg for key, arg in kwargs.items()
+            }
 
         return before
 
-    def _run(self, own_name: str, name: str, rows: Tensor) -> Tensor:
-        k = self.n_instances
-        if rows.shape[0] % k:
-            raise MicrotomeError(
-                f"{own_name}: input of shape {list(rows.shape)} cannot be split into {k} "
-                "instances; wrap the module so that the batch is the first axis, or use one instance"
-            )
-        out = self.site(name, rows.reshape(k, rows.shape[0] // k, *rows.shape[1:]))
-        return out.reshape(rows.shape[0], *out.shape[2:])
-
-    def _ids_of_every_row(self, ids: Tensor) -> Tensor:
-        """Ids that all rows have in common, such as positions ``[T]`` or ``[1, T]``, given to each row."""
-        if ids.ndim > 1 and ids.shape[0] == 1:
-            return ids.expand(self.n_rows, *ids.shape[1:])
-        if ids.ndim == 1 and (ids.shape[0] != self.n_rows or _counts_up(ids)):
-            return ids.expand(self.n_rows, -1)
-        return ids
+    def _run(self, own_name: str, name: str, value: Tensor, ndim: int) -> Tensor:
+        layout = self.layouts.get((own_name, ndim), Layout())
+        rows, put_back = arranged(value, layout, self.n_rows, own_name)
+        out = self.site(name, rows.unflatten(0, (self.n_instances, -1)))
+        return put_back(out.flatten(0, 1))
 
     def _bias_difference(self, own_name: str, name: str) -> Tensor | None:
         """What layers that share a weight but not a bias have to add to the shared site's output."""
@@ -149,10 +140,6 @@ class SiteCalls:
         kind = kind_of(layer)
         assert kind is not None, name
         return kind.bias(layer)
-
-
-def _counts_up(ids: Tensor) -> bool:
-    return torch.equal(ids, torch.arange(len(ids), device=ids.device, dtype=ids.dtype))
 
 
 @contextmanager
@@ -174,7 +161,7 @@ def _replaced(layer: nn.Module, call: Any) -> Iterator[None]:
             if before is not None:
                 layer.__dict__["forward"] = before
         return
-    between = type("Site", (base,), {"forward": lambda self, value: call(value)})  # noqa: ARG005
+    between = type("Site", (base,), {"forward": lambda self, *args, **kwargs: call(*args, **kwargs)})  # noqa: ARG005
     layer.__class__ = type(own.__name__, (own, between), {"__module__": own.__module__})
     try:
         yield

@@ -20,7 +20,15 @@ def check_sites(target: ModuleTarget, x: Tensor) -> None:
     sites = target.sites()
     with torch.no_grad():
         plain = target(x)
-    replaced, elsewhere = _dependence_on_weights(target, sites, x)
+    try:
+        replaced, elsewhere = _dependence_on_weights(target, sites, x)
+    except (RuntimeError, IndexError, TypeError) as error:
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        same = [name for (name, _), layout in (target.layouts or {}).items() if layout.axis is None]
+        hint = f"leave out {', '.join(same)}, given the same for all rows" if same else "leave some out"
+        raise MicrotomeError(
+            f"sites: the module does not run with its layers replaced ({first}); {hint}"
+        ) from error
     if elsewhere:
         raise MicrotomeError(
             f"site {elsewhere[0]!r}: the module reads its weight outside the layer as well, where its "
