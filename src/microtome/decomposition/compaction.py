@@ -9,7 +9,7 @@ import ctypes
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from microtome.decomposition.kernels.single_precision import pointer, single_precision_library
@@ -20,14 +20,15 @@ from microtome.targets.network import Target
 class Rows:
     """A batch with a weight per row; ``n`` is how many rows the whole batch had."""
 
-    x: Float[Tensor, "K N *d"]
+    x: Shaped[Tensor, "K N *d"]
     weight: Float[Tensor, "K N"]
     n: int
 
 
-def all_rows(x: Float[Tensor, "K B *d"]) -> Rows:
+def all_rows(x: Shaped[Tensor, "K B *d"]) -> Rows:
     """The batch as it is, every row with weight one."""
-    return Rows(x, x.new_ones(x.shape[:2]), x.shape[1])
+    dtype = x.dtype if x.is_floating_point() else torch.get_default_dtype()
+    return Rows(x, x.new_ones(x.shape[:2], dtype=dtype), x.shape[1])
 
 
 def zero_stays_zero(target: Target, d_in: int) -> bool:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from microtome.core.seeds import generator
@@ -97,7 +97,7 @@ class SPD:
     def after_backward(self) -> None:
         """Nothing to project."""
 
-    def compute(self, x: Float[Tensor, "K B *d"], step: int) -> dict[str, Tensor]:
+    def compute(self, x: Shaped[Tensor, "K B *d"], step: int) -> dict[str, Tensor]:
         """Losses per instance of one step; fills the gradient of every parameter."""
         losses = self.losses(x, step / self.config.steps)
         # Not backward(): the target may be somebody's own module, whose .grad is not ours to fill.
@@ -106,7 +106,7 @@ class SPD:
             parameter.grad = grad
         return {name: value.detach() for name, value in losses.items()}
 
-    def losses(self, x: Float[Tensor, "K B *d"], fraction: float = 0.0) -> dict[str, Tensor]:
+    def losses(self, x: Shaped[Tensor, "K B *d"], fraction: float = 0.0) -> dict[str, Tensor]:
         """Every loss by label, and their weighted sum ``total``, each ``[K]``.
 
         ``fraction``: the share of the training that is done, which annealed losses depend on.
@@ -179,7 +179,7 @@ class SPD:
 
     def _rows(self, x: Tensor) -> Rows:
         # Counting rows waits for the device, so it pays on a CPU only.
-        if x.ndim != 3 or x.device.type != "cpu":
+        if x.ndim != 3 or x.device.type != "cpu" or not x.is_floating_point():
             return all_rows(x)
         if self._compacts is None:
             self._compacts = zero_stays_zero(self.target, x.shape[-1])

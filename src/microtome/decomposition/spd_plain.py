@@ -8,7 +8,7 @@ hidden layers stand in memory as a whole.
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from microtome.decomposition import loss_configs as kinds
@@ -30,7 +30,7 @@ def plain_spd_losses(
     factors: Factors,
     functions: Mapping[str, CausalImportanceFunction],
     config: SPDConfig,
-    x: Float[Tensor, "K B *d"],
+    x: Shaped[Tensor, "K B *d"],
     draw: Draw,
     fraction: float = 0.0,
 ) -> dict[str, Tensor]:
