@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from old_layouts import write_apd_run, write_later_spd_run, write_spd_paper_run
-from small_runs import Captured, Classifier, Whole, rows
+from small_runs import Classifier, Whole, rows
 
 from microtome.cli.main import main
 from microtome.core.config import Config as RunConfig
@@ -16,6 +16,8 @@ from microtome.decomposition.api import decompose
 from microtome.decomposition.evaluation.result import load_evaluation
 from microtome.decomposition.evaluation.run import evaluate
 
+Captured = pytest.CaptureFixture[str]
+pytestmark = pytest.mark.usefixtures("without_pictures")
 QUICK = ["--n_eval_steps", "3", "--batch_size", "64", "--pgd-n-steps", "3", "--quiet"]
 
 
@@ -31,7 +33,7 @@ def test_a_run_of_ours(whole: Whole, capsys: Captured):
     assert (code, err) == (0, "")
     assert "SPD, 4 seeds, 3 batches of 64 (fresh inputs, drawn as in training)" in out
     assert "failed " in out and "passed " in out and "13 checks: " in out
-    assert "Seeds that pass every check that was measured: none of 4." in out
+    assert "none of 4" in out, out
     stored = json.loads((folder / "evaluation.json").read_text())
     by_name = {check["name"]: check for check in stored["checks"]}
     assert by_name["few at a time"]["status"] in ("passed", "failed", "unclear")

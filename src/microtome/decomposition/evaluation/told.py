@@ -52,6 +52,7 @@ def _reading(about: Mapping[str, Any], checks: Sequence[Check]) -> list[str]:
     )
     return [
         f"{len(checks)} checks: {told}.",
+        *_good(about["seeds"], checks),
         f"Measured: {'; '.join(part for part in (seeds, spread) if part)}.",
     ]
 
@@ -67,4 +68,4 @@ def _good(n: int, checks: Sequence[Check]) -> list[str]:
         return []
     good = good_seeds(n, checks)
     names = ", ".join(map(str, good)) if len(good) < n else "all"
-    return [f"Seeds that pass every check that was measured: {names or 'none'} of {n}."]
+    return [f"Seeds that pass all that was measured: {names or 'none'} of {n}."]
