@@ -167,6 +167,8 @@ class PGDRecon(ReconConfig):
     n_steps: NonNegativeInt = 20
     mask_scope: Literal["unique_per_datapoint", "shared_across_batch"] = "shared_across_batch"
     """Whether each datapoint has masks of its own, or the whole batch shares them."""
+    start_frac: Probability = 0.0
+    """Share of the steps before which the loss is left out."""
 
 
 class SignAscent(Config):

@@ -132,6 +132,14 @@ def test_an_ascent_leaves_no_gradients_and_works_where_they_are_off():
     assert torch.equal(loss, same)
 
 
+def test_before_its_start_the_loss_is_zero_and_nothing_is_attacked():
+    step = tms_step(grad=True)
+    (loss,) = pgd_recon(step, PGDRecon(n_steps=3, start_frac=0.31))
+    assert not loss.any() and not loss.requires_grad and step.draws.drawn == 0
+    (loss,) = pgd_recon(step, PGDRecon(n_steps=3, start_frac=0.3))
+    assert loss.all() and loss.requires_grad
+
+
 def test_layerwise_masks_one_site_at_a_time():
     step = tms_step(k=1, rows=2)
     config = PGDRecon(sites="layerwise", init="zeroes", n_steps=3, mask_scope="unique_per_datapoint")

@@ -25,10 +25,14 @@ def pgd_recon(
 
     The ascent sees causal importances and subcomponents as numbers; the loss at its end has gradients to
     both, and none to the sources. Layerwise and over subsets, the masked sites alone have an adversary.
-    Sources shared across the batch are shared by all processes and micro-batches. A part for every pass.
+    Sources shared across the batch are shared by all processes and micro-batches. A part for every pass;
+    zero before ``start_frac`` of the training.
     Source: the later SPD code's PGD losses.
     """
     del state
+    if step.fraction < config.start_frac:
+        yield step.zeros()
+        return
     parts = Parts(step)
     for number, one in enumerate(_passes(step, config)):
         sources = _worst_sources(parts, config, number, one)
