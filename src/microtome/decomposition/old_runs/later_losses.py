@@ -86,7 +86,8 @@ def our_metrics(listed: Any, note: Note) -> list[Values]:
 
 def _settings(start: Values, entry: Values) -> Values:
     """The settings of one loss or metric, on top of what its class name says."""
-    entry = {**entry, **(entry.pop("extra_init_kwargs", None) or {})}
+    inner = entry.pop("extra_init_kwargs", None) or {}
+    entry = {**entry, **inner}
     name = start["name"]
     if name in ("permuted_ci_plots", "uv_plots"):
         entry.pop("sigmoid_type", None)
