@@ -1,5 +1,6 @@
 import json
 from collections import OrderedDict
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -233,3 +234,68 @@ def test_a_class_that_cannot_be_made_again_says_what_to_do() -> None:
     again.load_state_dict(target.state_dict())
     x = torch.randn(1, 4, 3)
     torch.testing.assert_close(again(x), target(x))
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm")
+@pytest.mark.parametrize(
+    "normed",
+    [
+        nn.utils.weight_norm,
+        nn.utils.spectral_norm,
+        nn.utils.parametrizations.weight_norm,
+        nn.utils.parametrizations.spectral_norm,
+    ],
+)
+def test_weights_that_are_worked_out_at_every_call(normed: Callable[[nn.Module], nn.Module]) -> None:
+    module = nn.Sequential(normed(nn.Linear(4, 3)), nn.ReLU(), nn.Linear(3, 2))
+    optimiser = torch.optim.SGD(module.parameters(), lr=0.1)
+    module(torch.randn(5, 4)).square().sum().backward()
+    optimiser.step()  # what the layer holds is the weight of before
+    target = ModuleTarget(module)
+    x = torch.randn(1, 5, 4)
+    expected = module.eval()(x[0])
+    torch.testing.assert_close(target(x)[0], expected)
+    torch.testing.assert_close(target(x, as_trained(target))[0], expected)
+    for _ in range(3):
+        module.train()(torch.randn(5, 4))
+    optimiser.step()
+    target.module.load_state_dict(module.state_dict())
+    torch.testing.assert_close(target(x, as_trained(target))[0], module.eval()(x[0]))
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit")
+def test_wrappers_are_taken_off() -> None:
+    module = nn.Sequential(nn.Linear(4, 3), nn.ReLU())
+    for wrapped in (torch.compile(module), nn.DataParallel(module)):
+        assert isinstance(wrapped, nn.Module)
+        target = ModuleTarget(wrapped)
+        assert list(target.sites()) == ["0"] and type(target.module) is nn.Sequential
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit")
+def test_a_scripted_module() -> None:
+    with pytest.raises(MicrotomeError, match="scripted, so that its layers cannot be replaced"):
+        ModuleTarget(torch.jit.script(nn.Sequential(nn.Linear(3, 2))))
+
+
+def test_a_class_with_a_forward_pass_of_its_own() -> None:
+    class Doubled(nn.Linear):
+        def forward(self, input: Tensor) -> Tensor:
+            return nn.functional.linear(input, 2 * self.weight, self.bias)
+
+    class Adapted(nn.Linear):
+        """As LoRA layers: something beside the weight."""
+
+        def forward(self, input: Tensor) -> Tensor:
+            return super().forward(input) + input.sum(-1, keepdim=True)
+
+    target = ModuleTarget(nn.Sequential(Doubled(3, 2)))
+    with pytest.raises(MicrotomeError, match=r"forward pass of Doubled does not call super\(\).forward"):
+        target(torch.randn(1, 5, 3), as_trained(target))
+    module = nn.Sequential(Adapted(3, 2))
+    target = ModuleTarget(module)
+    x = torch.randn(1, 5, 3)
+    torch.testing.assert_close(target(x, as_trained(target))[0], module(x[0]))
+    without = target(x, lambda name, value: torch.zeros(1, 5, 2))
+    torch.testing.assert_close(without, x.sum(-1, keepdim=True).expand(1, 5, 2))
+    assert type(target.module[0]) is Adapted  # pyright: ignore[reportIndexIssue]

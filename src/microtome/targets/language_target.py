@@ -28,7 +28,7 @@ class LanguageTarget(ModuleTarget):
     ``model`` is what transformers' ``AutoModelForCausalLM`` makes; ``patterns`` and ``identities`` choose its
     sites as in ``ModuleTarget``. No cache, no dropout, every position sees those before it. ``tokenizer`` may
     be None where no text is read. ``checkpointing`` keeps only the input of every decoder layer and computes
-    the layer again in the backward pass. ``copied=False`` takes the model itself instead of a copy.
+    the layer again in the backward pass. ``copy=False`` takes the model itself instead of a copy.
 
     Raises MicrotomeError for what is no causal language model and for a pattern that matches nothing.
     """
@@ -43,7 +43,7 @@ class LanguageTarget(ModuleTarget):
         n_instances: int = 1,
         checkpointing: bool = False,
         sharing: Mapping[str, Mapping[str, str]] | None = None,
-        copied: bool = True,
+        copy: bool = True,
     ) -> None:
         if not is_language_model(model):
             raise bad_value(
@@ -52,7 +52,7 @@ class LanguageTarget(ModuleTarget):
                 "no Hugging Face causal language model",
                 "load one with its head",
             )
-        super().__init__(model, patterns, n_instances, "logits", sharing, identities, copied=copied)
+        super().__init__(model, patterns, n_instances, "logits", sharing, identities, copy=copy)
         self.tokenizer = tokenizer
         self.checkpointing = checkpointing
 
@@ -94,7 +94,7 @@ class LanguageTarget(ModuleTarget):
             n_instances=len(instances),
             checkpointing=self.checkpointing,
             sharing=self._sharing,
-            copied=False,
+            copy=False,
         )
         chosen.layouts = self.layouts
         return chosen

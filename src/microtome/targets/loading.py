@@ -126,7 +126,7 @@ def _language_target(values: Mapping[str, Any], module: nn.Module | None) -> Tar
         n_instances=values["n_instances"],
         checkpointing=values["checkpointing"],
         sharing=values["sharing"],
-        copied=module is not None,
+        copy=module is not None,
     )
 
 

@@ -1,15 +1,14 @@
 """Any ``nn.Module`` as a target: its layers whose weights can be decomposed, chosen by name patterns."""
 
-import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
-from torch.nn.parameter import is_lazy
 
 from microtome.core.errors import MicrotomeError, bad_value
 from microtome.targets.batched import check_instances
+from microtome.targets.module_copy import copied, refresh, unwrapped
 from microtome.targets.module_spec import module_spec
 from microtome.targets.network import Site, SiteFunction, Target
 from microtome.targets.row_axes import Layouts, find_layouts
@@ -28,7 +27,7 @@ class ModuleTarget(Target):
     reads its embedding's weight. ``output`` names the attribute, key or position to take when the module
     does not return a tensor. ``identities``: patterns of layers at whose input an identity matrix is put, as
     the site ``<layer>.pre_identity``. ``sharing`` is for loading: which layers shared weights when the run
-    was made, out of ``spec()``. ``copied=False`` takes the module itself, to be left alone from then on.
+    was made, out of ``spec()``. ``copy=False`` takes the module itself, to be left alone from then on.
 
     Raises MicrotomeError when a pattern matches no layer that can be decomposed.
     """
@@ -42,17 +41,17 @@ class ModuleTarget(Target):
         sharing: Mapping[str, Mapping[str, str]] | None = None,
         identities: Sequence[str] = (),
         *,
-        copied: bool = True,
+        copy: bool = True,
     ) -> None:
         super().__init__()
         if n_instances < 1:
             raise bad_value("n_instances", n_instances, "no instance", "use 1 or more")
-        _check_sizes(module)
+        module = unwrapped(module)
         if sharing is None:  # looked up before copying, which would part what shares memory
             # Identities alone may be what is decomposed.
             names = matching_layers(module, patterns) if patterns or not identities else {}
             sharing = {"layers": names, "tied": transposed_layers(module, names)}
-        self.module = (copy.deepcopy(module) if copied else module).requires_grad_(False).eval()
+        self.module = (copied(module) if copy else module).requires_grad_(False).eval()
         self.patterns, self.identities = list(patterns), list(identities)
         self.n_instances = n_instances
         self.output = output
@@ -152,6 +151,7 @@ class ModuleTarget(Target):
         layer = self.module.get_submodule(name)
         kind = kind_of(layer)
         assert kind is not None, name
+        refresh(layer)
         weight = kind.matrix(layer).expand(self.n_instances, -1, -1)
         bias = kind.bias(layer)
         bias = None if bias is None else bias.expand(self.n_instances, -1)
@@ -170,13 +170,6 @@ class ModuleTarget(Target):
                 "name the part to compare with output=..., such as output='logits' or output=0"
             )
         return out
-
-
-def _check_sizes(module: nn.Module) -> None:
-    for name, tensor in module.named_parameters():
-        if is_lazy(tensor):
-            kind = type(module.get_submodule(name.rpartition(".")[0])).__name__
-            raise MicrotomeError(f"{name}: {kind} has no size yet; run the module once on your data")
 
 
 def _part(out: Any, name: str | int) -> Any:
