@@ -88,7 +88,7 @@ class AttributionsConfig(ReadingConfig):
 class ClusterConfig(ReadingConfig):
     """Merges components that fire together, as long as that makes them shorter to describe."""
 
-    n_rows: PositiveInt = 16384
+    n_rows: PositiveInt = 8192
     """Inputs (tokens) that are clustered: a uniform sample of those seen."""
     alpha: Annotated[float, Field(ge=0)] = 1.0
     """Bits that sending one component's weights costs, against the bits that naming a cluster costs."""
@@ -98,7 +98,7 @@ class ClusterConfig(ReadingConfig):
     """Of the softmax, in bits an input."""
     n_runs: PositiveInt = 1
     """Stochastic mergings with seeds one after another, and the distances between what they find."""
-    n_shuffled: NonNegativeInt = 2
+    n_shuffled: NonNegativeInt = 1
     """Times that firings are shuffled among inputs and clustered again: what merging saves by chance."""
     min_density: Probability = 0.0
     """Components that fire on a smaller share of the inputs are left out, as are those that never fire."""

@@ -54,12 +54,13 @@ def weight_changes(
 
 
 def merge_changes(
-    both: Float[Tensor, "k k"], of_weights: Float[Tensor, "k k"]
+    both: Float[Tensor, "k k"], of_weights: Float[Tensor, "k k"], out: Float[Tensor, "k k"] | None = None
 ) -> tuple[Float[Tensor, "k k"], float]:
     """What merging i and j adds to the whole description length, less a constant, and that constant.
 
     Names: ``(S - both_ij) log2(k - 1) - S log2 k`` with ``S = sum_i s_i``: k falls by one for everybody.
+    ``out``: memory to write them to.
     """
     k, total = len(both), float(both.diagonal().sum())
     shorter = math.log2(k - 1)
-    return torch.add(of_weights, both, alpha=-shorter), total * (shorter - math.log2(k))
+    return torch.add(of_weights, both, alpha=-shorter, out=out), total * (shorter - math.log2(k))

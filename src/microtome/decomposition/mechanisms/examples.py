@@ -1,7 +1,7 @@
 """What every component fires on: examples at every strength, tokens, and the components it fires with."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ class Examples:
 
     harvest: Harvest
     tokenizer: Any = None
+    _words: dict[int, str] = field(default_factory=dict)
 
     @property
     def is_text(self) -> bool:
@@ -40,7 +41,9 @@ class Examples:
 
     def word(self, token: int) -> str:
         """A token as text; its number where there is no tokenizer."""
-        return str(token) if self.tokenizer is None else str(self.tokenizer.decode([token]))
+        if token not in self._words:
+            self._words[token] = str(token) if self.tokenizer is None else str(self.tokenizer.decode([token]))
+        return self._words[token]
 
     def alive(self) -> list[tuple[str, int]]:
         """Site and number of every component that fires at all, the largest mean importance first."""

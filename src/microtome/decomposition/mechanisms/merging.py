@@ -80,20 +80,22 @@ def merge_components(
 class _State:
     """The k clusters left, in the first k places of every array."""
 
-    def __init__(self, fires: Tensor, share: Tensor, both: Tensor, rank: Tensor, alpha: float) -> None:
-        self.fires, self.share, self.both, self.rank, self.alpha = fires, share, both, rank, alpha
+    def __init__(self, fires: Tensor, counts: Tensor, both: Tensor, rank: Tensor, alpha: float) -> None:
+        self.fires, self.counts, self.both, self.rank, self.alpha = fires, counts, both, rank, alpha
+        self.n = float(counts.double().sum())
         self.k = fires.shape[1]
+        self.work = torch.empty(self.k**2, dtype=both.dtype, device=both.device)
         self.cluster = torch.arange(self.k)
         self.of_weights = weight_changes(both, rank, alpha)
 
     @classmethod
     def start(cls, fires: Tensor, rank: Tensor | None, alpha: float) -> "_State":
-        # Inputs with the same components on are one row with their share: toy models have few of them.
+        # Inputs with the same components on are one row with their number: toy models have few of them.
         rows, counts = torch.unique(fires, dim=0, return_counts=True)
-        rows, share = rows.float(), counts.double() / len(fires)
-        both = (rows.double() * share[:, None]).T @ rows.double()
+        rows, counts = rows.float(), counts.float()
+        both = ((rows * counts[:, None]).T @ rows).double() / len(fires)
         given = torch.ones(fires.shape[1], dtype=torch.float64) if rank is None else rank.double()
-        return cls(rows, share, both, given.to(fires.device), alpha)
+        return cls(rows, counts, both, given.to(fires.device), alpha)
 
     def names(self) -> float:
         return float(np.log2(self.k)) * float(self.both.diagonal()[: self.k].sum())
@@ -103,7 +105,8 @@ class _State:
 
     def pick(self, temperature: float | None, generator: torch.Generator | None) -> tuple[int, int]:
         k = self.k
-        costs, _ = merge_changes(self.both[:k, :k], self.of_weights[:k, :k])
+        room = self.work[: k * k].view(k, k)
+        costs, _ = merge_changes(self.both[:k, :k], self.of_weights[:k, :k], room)
         if temperature is None:
             place = int(costs.argmin())
         else:
@@ -114,9 +117,27 @@ class _State:
         i, j = divmod(place, k)
         return min(i, j), max(i, j)
 
+    def _union(self, i: int, j: int) -> Tensor:
+        """Share of inputs on which i or j fires, and each cluster too; at i, without another.
+
+        Counted over the fewest inputs that tell it: those of both, or those of one only.
+        """
+        a, b, k = self.fires[:, i] > 0, self.fires[:, j] > 0, self.k
+        parts = (a & b, b & ~a, a & ~b)
+        sizes = [int(part.sum()) for part in parts]
+        least = sizes.index(min(sizes))
+        where = parts[least].nonzero().squeeze(1)
+        # Whole counts below 2^24 are exact in single precision.
+        found = (self.counts[where] @ self.fires[where, :k]).double() / self.n
+        bases = (self.both[i, :k] + self.both[j, :k], self.both[i, :k], self.both[j, :k])
+        row = bases[0] - found if least == 0 else bases[least] + found
+        row[i] = float(self.both[i, i] + self.both[j, j] - self.both[i, j])
+        return row
+
     def merge(self, i: int, j: int, name: int) -> None:
         """Cluster i becomes the union, the last one moves to where j was."""
         last = self.k - 1
+        row = self._union(i, j)
         self.fires[:, i] = torch.maximum(self.fires[:, i], self.fires[:, j])
         self.rank[i] += self.rank[j]
         self.cluster[i] = name
@@ -131,8 +152,9 @@ class _State:
         self.of_weights[j, j] = torch.inf
         self.both[j, j] = self.both[last, last]
         self.k = k = last
-        where = self.fires[:, i].nonzero().squeeze(1)
-        row = self.share[where] @ self.fires[where, :k].double()
+        if j < k:
+            row[j] = row[last].clone()
+        row = row[:k]
         self.both[i, :k], self.both[:k, i] = row, row
         density, rank = self.both.diagonal()[:k], self.rank[:k]
         cost = self.alpha * (row[i] * rank + density * rank[i] - row * (rank + rank[i]))

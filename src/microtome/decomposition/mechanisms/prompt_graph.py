@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from microtome.core.errors import MicrotomeError
@@ -100,12 +100,52 @@ def graph_of(
             told.append({"id": name, "site": site, "component": c, "position": t, **values})
     top = int(nodes.output[0, 0, -1].argmax())
     told.append({"id": OUTPUT, "site": OUTPUT, "position": len(ids) - 1, "token": top})
-    edges = _edges(nodes, places, leaves, top, config)
-    kept = sorted(edges, key=lambda one: -abs(one["attribution"]))[: config.prompt_edges]
+    edges = _Strongest(config.prompt_edges)
+    _edges(nodes, places, leaves, top, config, edges)
     tokenizer = getattr(d.target, "tokenizer", None)
     likeliest = str(top) if tokenizer is None else tokenizer.decode([top])
     words = [str(i) for i in ids.tolist()] if words is None else list(words)
-    return PromptGraph(prompt, words, likeliest, told, kept, len(edges))
+    return PromptGraph(prompt, words, likeliest, told, edges.named(), edges.n)
+
+
+class _Strongest:
+    """The edges of largest absolute attribution so far, and how many there were."""
+
+    def __init__(self, most: int) -> None:
+        self.most, self.n = most, 0
+        self.value = torch.zeros(0)
+        self.ends = torch.zeros(0, 2, dtype=torch.int64)
+        self.names: list[str] = []
+        self.numbers: dict[str, int] = {}
+
+    def number(self, names: Sequence[str]) -> Tensor:
+        """Numbers that stand for nodes."""
+        for name in names:
+            if name not in self.numbers:
+                self.numbers[name] = len(self.names)
+                self.names.append(name)
+        return torch.tensor([self.numbers[name] for name in names], dtype=torch.int64)
+
+    def add(
+        self, values: Float[Tensor, "T S"], targets: Int[Tensor, " T"], sources: Int[Tensor, " S"]
+    ) -> None:
+        """Edges from every source to every target; those of zero are none."""
+        flat = values.flatten().cpu()
+        self.n += int((flat != 0).sum())
+        top = flat.abs().topk(min(self.most, len(flat))).indices
+        top = top[flat[top] != 0]
+        width = max(len(sources), 1)
+        ends = torch.stack([sources[top % width], targets[top // width]], 1)
+        both, all_ends = torch.cat([self.value, flat[top].to(self.value.dtype)]), torch.cat([self.ends, ends])
+        kept = both.abs().argsort(descending=True, stable=True)[: self.most]
+        self.value, self.ends = both[kept], all_ends[kept]
+
+    def named(self) -> list[dict[str, Any]]:
+        """The strongest first."""
+        return [
+            {"source": self.names[s], "target": self.names[t], "attribution": value}
+            for value, (s, t) in zip(self.value.tolist(), self.ends.tolist(), strict=True)
+        ]
 
 
 def _edges(
@@ -114,36 +154,33 @@ def _edges(
     leaves: Mapping[str, Sequence[Tensor]],
     top: int,
     config: AttributionsConfig,
-) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = []
+    edges: _Strongest,
+) -> None:
     for site in nodes.order:
-        here = places[site]
         for call in nodes.read[site]:
-            found += _edges_to(call, here.position, here.component, here.names, places, leaves, config)
+            _edges_to(call, places[site], places, leaves, config, edges)
     assert nodes.output is not None
-    last = torch.tensor([nodes.output.shape[2] - 1])
-    found += _edges_to(nodes.output, last, torch.tensor([top]), [OUTPUT], places, leaves, config)
-    return found
+    last = _Places(torch.tensor([nodes.output.shape[2] - 1]), torch.tensor([top]), [OUTPUT])
+    _edges_to(nodes.output, last, places, leaves, config, edges)
 
 
 def _edges_to(
     values: Tensor,
-    position: Tensor,
-    component: Tensor,
-    names: Sequence[str],
+    wanted: _Places,
     places: Mapping[str, _Places],
     leaves: Mapping[str, Sequence[Tensor]],
     config: AttributionsConfig,
-) -> list[dict[str, Any]]:
+    edges: _Strongest,
+) -> None:
     """Edges from all nodes before to entries of ``values [1, 1, T, C]``, one backward pass for many."""
     flat = [(site, leaf) for site, calls in leaves.items() for leaf in calls]
-    if not values.requires_grad or not len(position):
-        return []
+    if not values.requires_grad or not len(wanted.position):
+        return
+    targets = edges.number(wanted.names)
     size = max(1, min(config.at_once, MOST_VALUES // sum(leaf.numel() for _, leaf in flat)))
-    found: list[dict[str, Any]] = []
-    for some in torch.arange(len(position)).split(size):
+    for some in torch.arange(len(targets)).split(size):
         weights = values.new_zeros(len(some), *values.shape)
-        weights[torch.arange(len(some)), 0, 0, position[some], component[some]] = 1.0
+        weights[torch.arange(len(some)), 0, 0, wanted.position[some], wanted.component[some]] = 1.0
         gradients = torch.autograd.grad(
             values,
             [leaf for _, leaf in flat],
@@ -153,12 +190,9 @@ def _edges_to(
             is_grads_batched=True,
         )
         for (site, leaf), gradient in zip(flat, gradients, strict=True):
-            if gradient is None:
+            if gradient is None or not places[site].names:
                 continue
             part = (gradient * leaf.detach()).reshape(len(some), -1, leaf.shape[-1])
             where = places[site]
             part = part.sum(-1) if site == WORDS else part[:, where.position, where.component]
-            for g, s in part.nonzero().tolist():
-                edge = {"source": where.names[s], "target": names[int(some[g])]}
-                found.append({**edge, "attribution": float(part[g, s])})
-    return found
+            edges.add(part, targets[some], edges.number(where.names))

@@ -23,11 +23,16 @@ function make(tag, properties = {}, ...children) {
 
 function visible(word) {
   if (word === "") return "∅";
-  return word.replace(/\n/g, "↵\n").replace(/\t/g, "⇥").replace(/\r/g, "␍");
+  return word.replace(/\n/g, "↵").replace(/\t/g, "⇥").replace(/\r/g, "␍");
 }
 
 function inline(word) {
-  return visible(word).replace(/\n/g, "").replace(/^ +| +$/g, (spaces) => "·".repeat(spaces.length));
+  return visible(word).replace(/^ +| +$/g, (spaces) => "·".repeat(spaces.length));
+}
+
+function strongest(values) {
+  const sizes = values.map(Math.abs);
+  return sizes.indexOf(Math.max(...sizes));
 }
 
 const percent = (value) => (100 * value < 0.01 && value > 0 ? "<0.01" : (100 * value).toPrecision(3)) + " %";
@@ -116,7 +121,7 @@ function show(name) {
         : make("span", { textContent: other }), " ", make("small", { textContent: overlap.toFixed(2) })))));
   }
   if (one.mean.length) {
-    parts.push(make("h3", { textContent: "Mean input, weighed by causal importance" }), drawing(one.mean, ""));
+    parts.push(make("h3", { textContent: "Mean input, weighed by causal importance" }), drawing(one.mean, `largest: ${strongest(one.mean)}`));
   }
   let stratum = null, inputs = null;
   for (const example of one.examples) {
@@ -128,7 +133,8 @@ function show(name) {
         ? [make("span", { className: "scale", title: "background: causal importance, 0 to 1" })] : [])), inputs);
     }
     inputs.append(words ? text(example)
-      : drawing(example[5], `${(example[4] / 100).toFixed(2)} · activation ${example[1]}`));
+      : drawing(example[5], `${(example[4] / 100).toFixed(2)} · activation ${example[1]}`
+        + ` · largest: ${strongest(example[5])}`));
   }
   at("detail").replaceChildren(...parts);
   history.replaceState(null, "", "#" + encodeURIComponent(one.name));
