@@ -89,7 +89,11 @@ def command_flags() -> dict[str, list[str]]:
     return {
         "demo": dashed(demo.Options),
         "train": [*subjects, *recipes(command="train"), *dashed(train.ResumableOptions, *subjects.values())],
-        "decompose": [*recipes(command="decompose"), *dashed(decompose.Options, SPDConfig, APDConfig)],
+        "decompose": [
+            *decompose.TASKS,
+            *recipes(command="decompose"),
+            *dashed(decompose.Options, SPDConfig, APDConfig),
+        ],
         "interpret": ["latest", *dashed(interpret.Options, InterpretConfig)],
         "components": ["latest", *dashed(components.Options, ComponentsConfig)],
         "compare-runs": ["latest", *dashed(compare_runs.Options, CompareConfig)],

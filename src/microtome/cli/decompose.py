@@ -151,6 +151,7 @@ def _say_what(run: RunFolder) -> None:
             if isinstance(values, list):
                 print(f"  {f'{name} {site}'.strip():<34} {', '.join(f'{value:.4g}' for value in values)}")
     print(f"Decomposed. Results: {run.path}")
+    print(f"Can it be trusted, check by check: microtome decompose evaluate {run.path}")
     print(f"Draw its pictures again with: microtome interpret {run.path}")
 
 

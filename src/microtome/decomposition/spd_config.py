@@ -168,9 +168,9 @@ class SPDConfig(Config):
     metrics: tuple[Metric, ...] = ()
     """What evaluations measure besides the losses, each `{name, ...}`."""
     eval_freq: PositiveInt | None = None
-    """Steps between evaluations; null makes one at the end only."""
+    """Steps between evaluations; null makes none (`microtome decompose evaluate RUN` does at any time)."""
     slow_eval_freq: PositiveInt | None = None
-    """Steps between evaluations with slow metrics and pictures; null makes one at the end only."""
+    """Steps between evaluations with slow metrics and pictures; null makes none."""
     slow_eval_on_first_step: bool = True
     """Whether the first evaluation is a slow one."""
     eval_batch_size: PositiveInt | None = None

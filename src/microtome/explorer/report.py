@@ -31,6 +31,14 @@ CAPTIONS = {
     "mask_vals": "How causal importances are spread: sharp decompositions have peaks at 0 and 1 only.",
     "mean_component_activation_counts": "How often each component is active.",
     "loss_curves": "Losses over training steps.",
+    "evaluation_recon": "The output under each kind of mask, with 95 % intervals. Blue should lie near the "
+    "target, black should not.",
+    "evaluation_l0": "How many components matter for an input, site by site.",
+    "evaluation_ci_histograms": "Causal importances: near 0 or 1, or in between?",
+    "evaluation_mean_importance": "Each component's mean causal importance, sorted.",
+    "evaluation_density": "The share of inputs on which each component is active, sorted.",
+    "evaluation_permuted_ci": "Causal importances of one feature at a time, columns permuted.",
+    "evaluation_uv": "The factors of every component.",
     "unified_grid": "Responses to one feature of growing magnitude.",
     "*_causal_importance_sweep": "Causal importances of all components, a panel an input feature.",
     "*_onsets": "The magnitude at which each component turns on for each input feature.",
@@ -52,6 +60,8 @@ def run_report(run: RunFolder) -> Report:
     """The report of a run, to which more can be added."""
     state = "" if run.finished else " It has not finished: what follows is its state so far."
     report = Report(run.path.name, f"A run of kind {run.kind}.{state}")
+    if (run.path / "evaluation.json").is_file():
+        _verdict(report, run)
     numbers, others = _flat(run.summary)
     if numbers:
         report.section("Numbers").table("Summary", [_summary_row(k, v) for k, v in numbers.items()])
@@ -70,6 +80,24 @@ def run_report(run: RunFolder) -> Report:
     report.table("Configuration", [{"field": k, "value": _words(v)} for k, v in run.config.items()])
     known = {k: v for k, v in environment.items() if k != "command" and v not in (None, "", {}, [])}
     return report.footer("; ".join(f"{key}: {_words(value)}" for key, value in known.items()))
+
+
+def _verdict(report: Report, run: RunFolder) -> None:
+    """The checks of an evaluation, as the command tells them."""
+    found = run.load_json("evaluation.json")
+    about = found["about"]
+    told = f"{about['n_batches']} batches of {about['batch_size']:,}: {about['inputs']}."
+    rows = [
+        {
+            "check": c["name"],
+            "measured": c["measured"],
+            "asked": c["wanted"],
+            "verdict": c["status"],
+            "why": c["why"],
+        }
+        for c in found["checks"]
+    ]
+    report.section("Verdict", told).table("Checks", rows)
 
 
 def _words(value: Any) -> Any:

@@ -15,6 +15,7 @@ from microtome.core.runs import RunFolder
 from microtome.decomposition.api import decompose
 from microtome.decomposition.evaluation.result import load_evaluation
 from microtome.decomposition.evaluation.run import evaluate
+from microtome.explorer.report import write_report
 
 Captured = pytest.CaptureFixture[str]
 pytestmark = pytest.mark.usefixtures("without_pictures")
@@ -44,9 +45,11 @@ def test_a_run_of_ours(whole: Whole, capsys: Captured):
     drawn = {path.stem for path in (folder / "plots").glob("evaluation_*.png")}
     assert drawn == {
         f"evaluation_{name}"
-        for name in ("recon", "l0", "ci_histograms", "mean_importance", "density", "permuted_ci")
+        for name in ("recon", "l0", "ci_histograms", "mean_importance", "density", "permuted_ci", "uv")
     }
     assert RunFolder.open(folder).summary["method"] == "spd"  # the run's own results stay
+    page = write_report(folder).read_text()
+    assert "Verdict" in page and "few at a time" in page
 
 
 def test_what_is_stored_is_told_again(whole: Whole, capsys: Captured):

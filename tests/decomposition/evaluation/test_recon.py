@@ -12,11 +12,13 @@ from microtome.core.errors import MicrotomeError
 from microtome.decomposition.evaluation import maskings
 from microtome.decomposition.evaluation.adversarial import Adversarial, worst_masks
 from microtome.decomposition.evaluation.losses import Losses
+from microtome.decomposition.evaluation.many_batches import pgd_multi_batch
 from microtome.decomposition.evaluation.recon import Recon
 from microtome.decomposition.evaluation.seen import Seen, see
 from microtome.decomposition.evaluation.subsets import Subsets, site_subsets
 from microtome.decomposition.loss_configs import CIMaskedRecon, Faithfulness, PGDRecon
 from microtome.decomposition.masks import Draws
+from microtome.decomposition.metric_configs import PGDMultiBatchRecon
 from microtome.decomposition.result import Decomposition, load
 from microtome.decomposition.site_masks import Masks
 
@@ -200,3 +202,17 @@ def test_components_of_apd_are_on_and_off_as_a_whole(tmp_path: Path):
     assert metric.series["mse/ci"].mean.tolist() == pytest.approx(error(output, seen.step.output), rel=1e-4)
     whole = error(d.forward(x), seen.step.output)
     assert metric.series["mse/unmasked"].mean.tolist() == pytest.approx(whole, rel=1e-4)
+
+
+def test_one_adversary_for_several_batches_is_between_chance_and_one_for_each(d: Decomposition):
+    rows = [(inputs(d, 4), None), (inputs(d, 4) * 0.7, None), (inputs(d, 4) * 9, None)]
+    metric = PGDMultiBatchRecon(gradient_accumulation_steps=2, n_steps=10, step_size=0.2)
+    found = pgd_multi_batch(d, lambda: iter(rows), metric, 3)
+    alone, chance = (
+        Adversarial((PGDRecon(n_steps=10, step_size=0.2),)),
+        Recon(["stochastic"], n_mask_samples=4),
+    )
+    for number, (x, _) in enumerate(rows[:2]):
+        for one in (alone, chance):
+            one.update(see(d, x, None, Draws(3 + number)))
+    assert chance.series["mse/stochastic"].mean[0] < float(found[0]) <= alone.series["mse/pgd"].mean[0] * 1.02

@@ -1,6 +1,6 @@
 """Evaluations while a decomposition trains: rows of its metrics, and now and then pictures."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -11,16 +11,19 @@ from microtome.data.loading import DataSource
 from microtome.decomposition.config import DecompositionConfig
 from microtome.decomposition.evaluation.config import METRICS, OTHER_NAMES, EvaluateConfig
 from microtome.decomposition.evaluation.draw import PICTURES, drawable
-from microtome.decomposition.evaluation.inputs import batches, sizes
-from microtome.decomposition.evaluation.measure import Settings, measure
+from microtome.decomposition.evaluation.inputs import Labelled, batches, sizes
+from microtome.decomposition.evaluation.measure import measure
 from microtome.decomposition.evaluation.measured import Measured
 from microtome.decomposition.evaluation.outcome import arrays_of, recovered_maskings
+from microtome.decomposition.evaluation.settings import Settings
 from microtome.decomposition.loss_configs import AnyLoss
 from microtome.decomposition.result import Decomposition
 from microtome.targets.network import Target
 
 SLOW = (
     "pgd_recon",
+    "pgd_multi_batch_recon",
+    "uv_plots",
     "identity_ci_error",
     "ci_histograms",
     "ci_mean_per_component",
@@ -54,7 +57,10 @@ class Along:
         asked = getattr(self.config, "eval_batch_size", None) or self.config.batch_size
         n, size = sizes(self.data, getattr(self.config, "n_eval_steps", 10), asked)
         device = next(iter(self.parameters.values())).device
-        stream = batches(self.data, n, size, d.n_instances, self.config.seed, device)
+
+        def stream() -> Iterable[Labelled]:
+            return batches(self.data, n, size, d.n_instances, self.config.seed, device)
+
         settings = Settings(EvaluateConfig(seed=self.config.seed), self.config, wanted)
         m = measure(d, stream, settings)
         if is_slow and self.run is not None:

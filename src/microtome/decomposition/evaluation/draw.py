@@ -7,9 +7,10 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from microtome.decomposition.evaluation.maskings import MASKINGS
-from microtome.decomposition.picture_data import by_prefix, crop_to_active
+from microtome.decomposition.picture_data import by_prefix, crop_to_active, shared_order
 from microtome.decomposition.plots import evaluation as plots
 from microtome.decomposition.plots.importances import causal_importances, importance_histograms
+from microtome.decomposition.plots.weights import uv_matrices
 from microtome.measures.causal_importance import permutation_to_dense
 
 Arrays = Mapping[str, np.ndarray]
@@ -66,12 +67,24 @@ def _permuted(arrays: Arrays) -> Figure:
     return causal_importances(shown, component_names=names, totals=totals)
 
 
+def _factors(arrays: Arrays) -> Figure:
+    v, u = by_prefix(arrays, "V"), by_prefix(arrays, "U")
+    features = by_prefix(arrays, "single_feature")
+    order = {site: shared_order(features.get(site), v[site].T[..., None], u[site][:, None]) for site in v}
+    return uv_matrices(
+        {site: v[site][:, order[site]] for site in v},
+        {site: u[site][order[site]] for site in v},
+        component_names={site: [str(c) for c in order[site]] for site in v},
+    )
+
+
 PICTURES: dict[str, Picture] = {
     "recon": Picture("What each kind of mask does to the output, with 95 % intervals.", "series/", _recon),
     "l0": Picture("How many components matter for an input, site by site.", "series/l0/", _l0),
     "ci_histograms": Picture("Are causal importances near 0 or 1, or in between?", "histogram/", _histograms),
     "mean_importance": Picture("How much each component matters, sorted.", "mean_importance/", _means),
     "density": Picture("How often each component is active, sorted.", "density/", _density),
+    "uv": Picture("Which inputs does each component read, which outputs does it write?", "V/", _factors),
     "permuted_ci": Picture("Does each feature have its component?", "single_feature/", _permuted),
 }
 

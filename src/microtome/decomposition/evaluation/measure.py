@@ -1,7 +1,6 @@
 """Runs every metric that applies over the batches of an evaluation, in one pass over the inputs."""
 
-from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import torch
@@ -9,26 +8,23 @@ from torch import Tensor
 
 from microtome.core.seeds import generator
 from microtome.decomposition.apd_config import APDConfig
-from microtome.decomposition.config import DecompositionConfig
 from microtome.decomposition.evaluation.adversarial import SCOPES, Adversarial
-from microtome.decomposition.evaluation.config import EvaluateConfig
 from microtome.decomposition.evaluation.identity import Identity, identity
 from microtome.decomposition.evaluation.importances import L0, Alive, Histograms, PerComponent
 from microtome.decomposition.evaluation.inputs import Labelled
 from microtome.decomposition.evaluation.losses import Losses
+from microtome.decomposition.evaluation.many_batches import pgd_multi_batch
 from microtome.decomposition.evaluation.measured import Measured
 from microtome.decomposition.evaluation.recon import Recon
 from microtome.decomposition.evaluation.seen import ALL_SITES, see
+from microtome.decomposition.evaluation.settings import Settings
 from microtome.decomposition.evaluation.subsets import Subsets, site_subsets
 from microtome.decomposition.evaluation.weights import faithfulness, weight_errors
-from microtome.decomposition.loss_configs import AnyLoss, PGDRecon
 from microtome.decomposition.masks import Draws, draw_key
 from microtome.decomposition.metric_configs import (
     CIL0,
-    CEAndKLLosses,
     CIHistograms,
     IdentityCIError,
-    MetricConfig,
     StochasticReconSubsetCEAndKL,
 )
 from microtome.decomposition.result import Decomposition
@@ -36,61 +32,8 @@ from microtome.measures.recovery import measure_recovery
 from microtome.targets.tms import TMS
 
 DEAD_RATIO = 0.1  # a component shorter than this share of a feature's weights does not stand for the feature
+MOST_DRAWN = 100_000  # numbers in a matrix that somebody can look at
 NO_GATES = "APD's components have no causal importances"
-
-
-@dataclass(frozen=True)
-class Settings:
-    """The parameters of metrics: the evaluation's own, else those of the run's configuration."""
-
-    config: EvaluateConfig
-    own: DecompositionConfig
-    wanted: Collection[str]
-
-    def of(self, kind: type[MetricConfig]) -> MetricConfig | None:
-        """The run's first metric of that kind."""
-        return next((metric for metric in getattr(self.own, "metrics", ()) if isinstance(metric, kind)), None)
-
-    @property
-    def alive_threshold(self) -> float:
-        """Causal importance above which a component is active."""
-        given = self.config.ci_alive_threshold
-        return float(getattr(self.own, "ci_alive_threshold", 0.0) if given is None else given)
-
-    @property
-    def until_dead(self) -> int | None:
-        """Inputs without firing after which a component is dead; None: all that are seen."""
-        return self.config.n_examples_until_dead or getattr(self.own, "n_examples_until_dead", None)
-
-    @property
-    def rounding_threshold(self) -> float:
-        """Above it rounded masks are 1."""
-        metric = self.of(CEAndKLLosses)
-        given = self.config.rounding_threshold
-        if given is None and isinstance(metric, CEAndKLLosses):
-            return metric.rounding_threshold
-        return 0.5 if given is None else given
-
-    @property
-    def attacks(self) -> tuple[PGDRecon, ...]:
-        """An attack for each scope: the run's own where it names one, else with the same steps."""
-        named: list[AnyLoss] = [
-            *getattr(self.own, "all_losses", {}).values(),
-            *getattr(self.own, "metrics", ()),
-        ]
-        known = [one for one in named if isinstance(one, PGDRecon) and one.sites == "all" and one.n_steps > 1]
-        out = []
-        for scope in SCOPES:
-            own = next((one for one in known if one.mask_scope == scope), known[0] if known else PGDRecon())
-            c = self.config
-            changes = {"mask_scope": scope, "n_steps": c.pgd_n_steps, "step_size": c.pgd_step_size}
-            out.append(own.model_copy(update={k: v for k, v in changes.items() if v is not None}))
-        return tuple(out)
-
-    @property
-    def n_mask_samples(self) -> int:
-        """Draws of stochastic masks."""
-        return self.config.n_mask_samples or getattr(self.own, "n_mask_samples", 1)
 
 
 class Metrics:
@@ -182,6 +125,7 @@ class Metrics:
                 m.series |= metric.series
         self._components()
         self._of_weights()
+        self._factors()
         self._patterns()
         self._features()
         return m
@@ -204,6 +148,16 @@ class Metrics:
                 else "masks of its own for every input"
             )
             m.facts[SCOPES[attack.mask_scope]] = f"{attack.n_steps} steps of {attack.step_size:g}, {scope}"
+
+    def _factors(self) -> None:
+        """The first seed's V and U, where they are small enough to look at."""
+        factors = {name: (left[0], right[0]) for name, (left, right) in self.d.factors.items()}
+        largest = max(t.numel() for pair in factors.values() for t in pair)
+        if "uv_plots" not in self.settings.wanted or self.d.method != "spd" or largest > MOST_DRAWN:
+            return
+        for name, (left, right) in factors.items():
+            self.measured.arrays[f"V/{name}"] = _numpy(left.squeeze(-1).mT)
+            self.measured.arrays[f"U/{name}"] = _numpy(right.squeeze(1))
 
     def _of_weights(self) -> None:
         if "faithfulness" in self.settings.wanted:
@@ -252,18 +206,21 @@ class Metrics:
 
 def measure(
     d: Decomposition,
-    batches: Iterable[Labelled],
+    batches: Callable[[], Iterable[Labelled]],
     settings: Settings,
     *,
     done: Callable[[int], None] = lambda _: None,
 ) -> Measured:
-    """Everything wanted, of all batches. ``done`` is called with the number of batches seen so far."""
-    metrics = Metrics(d, settings)
-    masks = generator(settings.config.seed, "cpu", "evaluation masks")
-    for x, labels in batches:
+    """Everything wanted, of all batches. ``batches`` begins them anew; ``done`` gets how many were seen."""
+    metrics, seed = Metrics(d, settings), settings.config.seed
+    masks = generator(seed, "cpu", "evaluation masks")
+    for x, labels in batches():
         metrics.update(x, labels, Draws(draw_key(masks)))
         done(metrics.n)
-    return metrics.finish()
+    found = metrics.finish()
+    for metric in settings.over_batches if d.method == "spd" else ():
+        found.fixed[metric.label] = _numpy(pgd_multi_batch(d, batches, metric, seed))
+    return found
 
 
 def _numpy(tensor: torch.Tensor) -> np.ndarray:

@@ -1,6 +1,6 @@
 """Evaluating a decomposition from its files to a verdict, and storing it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,12 @@ from microtome.core.runs import RunFolder, timestamp
 from microtome.data.loading import DataSource
 from microtome.decomposition.evaluation.config import METRICS, OTHER_NAMES, EvaluateConfig
 from microtome.decomposition.evaluation.draw import PICTURES
-from microtome.decomposition.evaluation.inputs import batches, inputs_of, sizes
-from microtome.decomposition.evaluation.measure import Settings, measure
+from microtome.decomposition.evaluation.inputs import Labelled, batches, inputs_of, sizes
+from microtome.decomposition.evaluation.measure import measure
 from microtome.decomposition.evaluation.measured import Measured
 from microtome.decomposition.evaluation.outcome import arrays_of, numbers_of
 from microtome.decomposition.evaluation.result import Evaluation
+from microtome.decomposition.evaluation.settings import Settings
 from microtome.decomposition.evaluation.verdict import verdict
 from microtome.decomposition.result import Decomposition, load
 
@@ -56,7 +57,10 @@ def evaluate(
     n, size = sizes(source, config.n_eval_steps, config.batch_size or _own_size(d))
     found = Settings(config, d.config, wanted)
     with show_progress("evaluate", n, enabled=progress) as bar:
-        stream = batches(source, n, size, d.n_instances, config.seed, device)
+
+        def stream() -> Iterable[Labelled]:
+            return batches(source, n, size, d.n_instances, config.seed, device)
+
         m = measure(d, stream, found, done=bar.update)
     _steps(m, d)
     about = {

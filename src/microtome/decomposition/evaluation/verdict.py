@@ -7,6 +7,7 @@ import numpy as np
 from microtome.decomposition.evaluation.checks import Check, judged, margins_of, not_measured, number
 from microtome.decomposition.evaluation.config import Thresholds
 from microtome.decomposition.evaluation.measured import Measured
+from microtome.decomposition.evaluation.series import estimate
 
 # Masking -> name of the check, its question, and what a failure means.
 _RECOVERY = {
@@ -106,9 +107,15 @@ def _recovered(m: Measured, t: Thresholds, masking: str) -> Check:
     )
 
 
-def _cost_of_ablating(m: Measured) -> np.ndarray:
-    target = m.series["ce/target"].mean if m.quality == "ce" else 0.0
-    return m.series[f"{m.quality}/ablated"].mean - target
+def _ablating_costs(m: Measured) -> bool:
+    """Whether in any seed the cost of ablating everything can be told from nothing."""
+    ablated = m.series[f"{m.quality}/ablated"]
+    if m.quality == "ce":
+        cost, error = estimate(lambda a, t: a - t, ablated, m.series["ce/target"])
+    else:
+        cost, error = estimate(lambda a: a, ablated)
+    margins = margins_of(error, len(ablated))
+    return bool((cost - (0.0 if margins is None else np.array(margins)) > 0).any())
 
 
 def _attack(m: Measured, t: Thresholds, masking: str) -> Check:

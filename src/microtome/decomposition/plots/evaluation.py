@@ -4,8 +4,9 @@ from collections.abc import Mapping
 
 import numpy as np
 from jaxtyping import Float
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 from scipy import stats
 
 from microtome.plotting.style import (
@@ -56,8 +57,7 @@ def outputs_under_masks(measures: Mapping[str, Mapping[str, Float[np.ndarray, "n
                 _dots(ax, row, np.maximum(found[name], lowest), colour(_shade(name)))
         if log:
             ax.set_xscale("log")
-            ax.xaxis.set_major_locator(LogLocator(numticks=5))
-            ax.xaxis.set_minor_formatter(NullFormatter())
+            _log_ticks(ax)
         else:
             ax.xaxis.set_major_locator(MaxNLocator(4))
         if measure == "accuracy":
@@ -68,6 +68,18 @@ def outputs_under_masks(measures: Mapping[str, Mapping[str, Float[np.ndarray, "n
     axes[0, 0].set_ylim(len(names) - 0.4, -0.6)
     axes[0, 0].set_ylabel("components kept on")
     return figure
+
+
+def _log_ticks(ax: Axes) -> None:
+    """Powers of ten; where the axis spans few of them, numbers in between too."""
+    low, high = ax.get_xlim()
+    if high < 30 * low:
+        few = high > 5 * low
+        ax.xaxis.set_major_locator(LogLocator(subs=(1.0, 3.0) if few else (1.0, 1.5, 2.0, 3.0, 5.0, 7.0)))
+        ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.2g}"))
+    else:
+        ax.xaxis.set_major_locator(LogLocator(numticks=5))
+    ax.xaxis.set_minor_formatter(NullFormatter())
 
 
 def _shade(name: str) -> int:
