@@ -114,6 +114,13 @@ def test_apd_is_checked_as_far_as_it_goes(tmp_path: Path):
         assert "no causal importances" in found.check(name).why
 
 
+def test_where_ablating_costs_nothing_there_is_nothing_to_recover(planted: Decomposition):
+    found = evaluate(planted, data=torch.zeros(200, 4), metrics=["recon"], n_eval_steps=4)
+    for name in ("all components on", "only what matters on", "random in between"):
+        assert found.check(name).status == "not measured"
+        assert "nothing to recover" in found.check(name).why
+
+
 def test_what_was_not_asked_for_is_not_measured(planted: Decomposition):
     found = evaluate(planted, metrics=["CI_L0", "faithfulness"], **QUICK)
     told = statuses(found)

@@ -85,11 +85,9 @@ def _recovered(m: Measured, t: Thresholds, masking: str) -> Check:
     wanted = f"at least {number(100 * limit)} % recovered"
     if not m.has(f"{m.quality}/{masking}", f"{m.quality}/ablated"):
         return _absent(m, name, question, wanted, masking if masking in m.refused else "recon")
-    cost = _cost_of_ablating(m)
-    if not (cost > 0).all():
-        return not_measured(
-            name, question, wanted, "ablating every component costs nothing: nothing to recover"
-        )
+    if not _ablating_costs(m):
+        why = "ablating every component costs no more than the spread over batches: nothing to recover"
+        return not_measured(name, question, wanted, why)
     value, error = m.share_recovered(masking)
     n = len(m.series[f"{m.quality}/{masking}"])
     what = "cross-entropy" if m.quality == "ce" else f"{m.distance} to the target"
