@@ -56,7 +56,8 @@ class _VectorGates(torch.autograd.Function):
                     *_sizes(pre),
                     *map(pointer, (d_w_out[at], d_b_in[at], d_b_out[at])),
                 )
-                d_w_in[at] = (pre.view(-1, x.shape[2]) @ x[instance].mT).view(-1, hidden, d).mT
+                both = x[instance] @ pre.view(-1, x.shape[2]).mT
+                d_w_in[at] = both.view(d, -1, hidden).transpose(0, 1)
                 if d_x is not None:
                     d_x[instance].addmm_(_flat(w_in[at]), pre.view(-1, x.shape[2]))
         return d_x, d_w_in, d_b_in, d_w_out, d_b_out

@@ -13,7 +13,10 @@ from torch import Tensor
 
 from microtome.decomposition import loss_configs as kinds
 from microtome.decomposition.causal_importance.functions import CausalImportanceFunction
+from microtome.decomposition.causal_importance.shared_mlp import shared_mlp
 from microtome.decomposition.causal_importance.sigmoids import sigmoid_pair
+from microtome.decomposition.causal_importance.vector_mlp import vector_mlp
+from microtome.decomposition.gates import GateWeights, gate_values
 from microtome.decomposition.losses.reconstruction import reconstruction_loss
 from microtome.decomposition.masks import stochastic_mask
 from microtome.decomposition.spd_config import SPDConfig
@@ -46,7 +49,7 @@ def plain_spd_losses(
     for name in sites:
         inputs = seen[name]
         inner = torch.einsum("kbi,kic->kcb", inputs, factors[name][0]).mT
-        gate = functions[name](inner if functions[name].reads == "component_acts" else inputs)
+        gate = _gate(functions[name], inner, inputs)
         blurred = gate if config.sampling == "continuous" else 1.05 * gate - 0.05 * draw(gate)
         lower[name], upper[name] = for_masks(blurred), for_loss(gate)
 
@@ -103,6 +106,15 @@ def _recorded(target: Target, sites: dict[str, Site], x: Tensor) -> tuple[Tensor
 
     with torch.no_grad():
         return target(x, record), seen
+
+
+def _gate(function: CausalImportanceFunction, inner: Tensor, inputs: Tensor) -> Float[Tensor, "K B C"]:
+    """What ``function`` gives, without the kernels."""
+    if "w_in" in function.weights:
+        w_in, b_in, w_out, b_out = (function.weights[name] for name in ("w_in", "b_in", "w_out", "b_out"))
+        return gate_values(inner.mT, GateWeights(w_in, b_in, w_out, b_out)).mT
+    run = vector_mlp if function.kind == "vector_mlp" else shared_mlp
+    return run(inputs, function.layers())
 
 
 def _masked(site: Site, factors: tuple[Tensor, Tensor], mask: Mask, inputs: Tensor) -> Tensor:
