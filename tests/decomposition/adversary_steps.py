@@ -18,7 +18,14 @@ from microtome.targets.tms import TMS
 
 
 def tms_step(
-    k: int = 2, rows: int = 6, c: int = 4, *, delta: bool = False, kind: str = "mse", grad: bool = False
+    k: int = 2,
+    rows: int = 6,
+    c: int = 4,
+    *,
+    positions: tuple[int, ...] = (),
+    delta: bool = False,
+    kind: str = "mse",
+    grad: bool = False,
 ) -> Step:
     """A step on a random TMS in double precision, with causal importances that are just numbers."""
     draws = torch.Generator().manual_seed(1)
@@ -26,14 +33,14 @@ def tms_step(
         TMS(TMSModelConfig(n_features=5, n_hidden=2, n_instances=k, tied_weights=False)).reset(1).double()
     )
     network = MaskedNetwork(target)
-    x = torch.rand(k, rows, 5, generator=draws, dtype=torch.float64)
+    x = torch.rand(k, rows, *positions, 5, generator=draws, dtype=torch.float64)
     output, inputs = network.record(x)
     factors = {}
     for name, site in network.sites.items():
         v = torch.randn(k, site.weight.shape[1], c, generator=draws, dtype=torch.float64)
         u = torch.randn(k, c, site.weight.shape[2], generator=draws, dtype=torch.float64) / c
         factors[name] = (v.requires_grad_(grad), u.requires_grad_(grad))
-    lower = {n: [torch.rand(k, rows, c, generator=draws, dtype=torch.float64)] for n in factors}
+    lower = {n: [torch.rand(k, rows, *positions, c, generator=draws, dtype=torch.float64)] for n in factors}
     for calls in lower.values():
         calls[0].requires_grad_(grad)
     return Step(

@@ -211,6 +211,35 @@ def test_merged_with_stochastic_masks_row_by_row(delta: bool):
         assert torch.allclose(state[f"source.{name}.0"], moved, atol=1e-6)
 
 
+STORED = {
+    "single_source": (1, 1),
+    "broadcast_across_batch": (1, 3),
+    "repeat_across_batch": (3, 3),
+    "per_batch_per_position": (6, 3),
+}
+
+
+@pytest.mark.parametrize("scope", SCOPES)
+def test_positions_have_sources_of_their_own_but_for_a_single_one(scope: str):
+    step = tms_step(grad=True, positions=(3,), delta=True)
+    state: State = {}
+    one_step(step, config(scope=SCOPES[scope]), state)
+    before = raw_of(state)
+    assert before["linear2"].shape == (2, *STORED[scope], 5)
+    value = one_step(step, config(scope=SCOPES[scope]), state)
+    read = spread(scope, 6)
+    assert torch.allclose(value, objective(step, before, read), atol=1e-7)
+    for name, grad in gradient(step, before, read).items():
+        wanted = (before[name] + 0.2 * grad.sign()).clamp(0, 1)
+        assert torch.allclose(state[f"source.{name}.0"], wanted.to(torch.float32), atol=1e-6)
+    longer = tms_step(positions=(4,), delta=True)
+    if scope == "single_source":
+        assert one_step(longer, config(scope=SCOPES[scope]), state).all()
+    else:
+        with pytest.raises(MicrotomeError, match="3 positions meet an input of 4"):
+            one_step(longer, config(scope=SCOPES[scope]), state)
+
+
 def test_sources_that_do_not_fit_are_refused_in_one_line():
     with pytest.raises(MicrotomeError, match=r"scope.n_sources=4.*6 rows"):
         one_step(tms_step(rows=6), config(scope={"type": "repeat_across_batch", "n_sources": 4}), {})

@@ -14,12 +14,13 @@ from microtome.decomposition.adversary.sources import fresh_sources, masks_of
 from microtome.decomposition.loss_configs import PGDRecon
 from microtome.decomposition.losses.pgd_recon import pgd_recon
 from microtome.decomposition.masks import Draws
+from microtome.decomposition.routing import Routes
 from microtome.decomposition.step import Step
 
 SCOPES = ("shared_across_batch", "unique_per_datapoint")
 
 
-def everywhere(step: Step) -> dict[str, None]:
+def everywhere(step: Step) -> Routes:
     return dict.fromkeys(step.network.sites)
 
 
@@ -52,6 +53,34 @@ def test_the_loss_is_what_loops_over_rows_find(init: str, delta: bool, scope: st
     )
     found = torch.stack(list(pgd_recon(step, config))).sum(0)
     assert torch.allclose(found, wanted, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", ["mse", "kl"])
+def test_a_row_of_several_positions_is_attacked_as_one(kind: str):
+    """Shared sources are shared by positions too; a row's own are chosen by the row's mean error."""
+    step = tms_step(k=2, rows=3, positions=(2,), kind=kind)
+    flat = _positions_as_rows(step)
+    shared = PGDRecon(init="zeroes", n_steps=4)
+    assert torch.allclose(*(next(pgd_recon(s, shared)) for s in (step, flat)))
+    own = PGDRecon(init="zeroes", n_steps=4, step_size=0.7, mask_scope="unique_per_datapoint")
+    each, rows = (next(pgd_recon(s, own)) for s in (flat, step))
+    assert (each >= rows).all() and (
+        rows >= next(pgd_recon(step, own.model_copy(update={"n_steps": 0})))
+    ).all()
+
+
+def _positions_as_rows(step: Step) -> Step:
+    def joined(t: torch.Tensor) -> torch.Tensor:
+        return t.flatten(1, 2)
+
+    def calls(all_calls: dict[str, list[torch.Tensor]]) -> dict[str, list[torch.Tensor]]:
+        return {n: [joined(t) for t in c] for n, c in all_calls.items()}
+
+    n = step.x.shape[1] * step.x.shape[2]
+    return replace(
+        step, x=joined(step.x), output=joined(step.output), inputs=calls(step.inputs),
+        lower=calls(step.lower), upper=calls(step.upper), gate=calls(step.gate), rows=slice(0, n), n_rows=n,
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize("shared", [True, False])
@@ -146,7 +175,7 @@ def test_layerwise_masks_one_site_at_a_time():
     parts = list(pgd_recon(step, config))
     assert len(parts) == 2
     for name, part in zip(step.lower, parts, strict=True):
-        routes = {name: None}
+        routes: Routes = {name: None}
         worst = ascend(
             attack_on(step, routes),
             fresh_sources(step, [name], "zeroes", config.mask_scope), 0.1, 3, shared=False,

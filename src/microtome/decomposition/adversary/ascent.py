@@ -56,7 +56,7 @@ def ascend_over(
         best, worst = _worse(best, worst, sources, reached)
         if climbing:
             moved = [
-                (source + step_size * all_reduce_sum(grad, processes).sign()).clamp_(0, 1)
+                torch.add(source, all_reduce_sum(grad, processes).sign_(), alpha=step_size).clamp_(0, 1)
                 for source, grad in zip(flat(sources), grads, strict=True)
             ]
             sources = like(sources, moved)
