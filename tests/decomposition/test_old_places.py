@@ -176,7 +176,7 @@ SPOILED: list[tuple[Any, Callable[[OldRun], object], str]] = [
     (
         write_later_spd_run,
         lambda r: spoil(r, one_function_for_all),
-        "one causal importance function for several",
+        "the gates of all sites: .* of an unknown kind",
     ),
     (
         write_spd_paper_run,

@@ -11,10 +11,12 @@ from microtome.core.config import read_yaml
 from microtome.core.errors import CannotLoad
 from microtome.core.tensor_files import load_state_dict
 from microtome.data.loading import DataSpec
+from microtome.decomposition.importance_functions import ALL_SITES
 from microtome.decomposition.old_runs.configs import OldConfig, read_old_config
 from microtome.decomposition.old_runs.find import Located
 from microtome.decomposition.old_runs.gates import gate_parameters
 from microtome.decomposition.old_runs.tensors import OldTensors, sort_tensors
+from microtome.decomposition.site_configs import PRE_IDENTITY
 from microtome.targets.layouts import kind_of, renamed, target_part
 from microtome.targets.loading import TRAIN_CONFIGS, target_from_state
 from microtome.targets.module_target import ModuleTarget
@@ -98,11 +100,20 @@ def _target_copy(path: Path) -> tuple[str, Path]:
 
 
 def _module_target(tensors: OldTensors, module: nn.Module, path: Path) -> Target:
-    sites = [key.removesuffix(".weight") for key in target_part(tensors.state) if key.endswith(".weight")]
+    own = {k: t for k, t in target_part(tensors.state).items() if not k.endswith(f"{PRE_IDENTITY}.weight")}
+    sites = [key.removesuffix(".weight") for key in own if key.endswith(".weight")]
     dashed = {site.replace(".", "-"): site for site in sites}
-    target = ModuleTarget(module, [dashed[name] for name in tensors.components if name in dashed] or ["*"])
+    decomposed = {name.replace(".", "-") for name in tensors.components}
+    identities = [
+        name for name, _ in module.named_modules() if f"{name}{PRE_IDENTITY}".replace(".", "-") in decomposed
+    ]
+    target = ModuleTarget(
+        module,
+        [dashed[name] for name in tensors.components if name in dashed] or ["*"],
+        identities=identities,
+    )
     try:
-        target.module.load_state_dict(target_part(tensors.state))
+        target.module.load_state_dict(own)
     except RuntimeError:
         raise CannotLoad(
             f"{path}: its target's tensors do not fit {type(module).__name__}; pass the network it decomposes"
@@ -140,13 +151,27 @@ def _spd_parameters(
     tensors: OldTensors, sites: Mapping[str, Site], names: Mapping[str, str], kind: str | None, path: Path
 ) -> dict[str, Tensor]:
     parameters: dict[str, Tensor] = {}
+    together = tensors.gates.get(ALL_SITES)
     for name, site in names.items():
         v, u = tensors.components[name]
         parameters[f"components.{site}.V"] = v.unsqueeze(0)
         parameters[f"components.{site}.U"] = u.unsqueeze(0)
+        if together is not None:
+            continue
         d_in, where = sites[site].weight.shape[-2], f"{path}: gates of {site}"
         gate = gate_parameters(tensors.gates[name], kind, d_in, v.shape[-1], where)
         parameters |= {f"gates.{site}.{part}": tensor for part, tensor in gate.items()}
+    if together is not None:
+        left_out = [name for name in tensors.components if name not in names]
+        if left_out:
+            raise CannotLoad(
+                f"{path}: one causal importance function reads {left_out[0]} too, which its target lacks;"
+                " pass the network: microtome.load(path, module=...)"
+            )
+        width = sum(sites[site].weight.shape[-2] for site in names.values())
+        count = sum(v.shape[-1] for v, _ in tensors.components.values())
+        gate = gate_parameters(together, "shared_mlp", width, count, f"{path}: the gates of all sites")
+        parameters |= {f"gates.{ALL_SITES}.{part}": tensor for part, tensor in gate.items()}
     return parameters
 
 

@@ -10,10 +10,12 @@ import torch
 from torch import Tensor
 
 from microtome.core.errors import CannotLoad
+from microtome.decomposition.importance_functions import ALL_SITES
 
 State = dict[str, Tensor]
 # Longest first: ci_fn._ci_fns is the newest spelling, gates the SPD paper's.
 _GATE_PREFIXES = ("ci_fn._ci_fns.", "_ci_fns.", "_gates.", "gates.")
+_GLOBAL = "_global_ci_fn."  # one function for all sites
 _COMPONENT_PREFIXES = ("_components.", "components.")
 _WRAPPED = re.compile(r"(?:patched_model|target_model|model)\.(.+)\.components\.([UV])")
 _APD = re.compile(r"(?:(.+)\.)?([AB])")
@@ -35,17 +37,21 @@ class OldTensors:
 def sort_tensors(state: Mapping[str, Tensor], path: Path) -> OldTensors:
     """Sort a model file's tensors. Raises ``CannotLoad`` for files that hold something else."""
     state = {key: tensor.float() if tensor.is_floating_point() else tensor for key, tensor in state.items()}
-    unsupported = [key for key in state if "_global_ci_fn." in key or "_group_ci_fns." in key]
+    unsupported = [
+        key
+        for key in state
+        if "_group_ci_fns." in key or (_GLOBAL in key and not key.split(_GLOBAL)[1].startswith("layers."))
+    ]
     if unsupported:
         raise CannotLoad(
-            f"{path}: one causal importance function for several sites ({unsupported[0]}); this version"
-            " loads runs with a function of each site's own"
+            f"{path}: a causal importance function of an unknown kind ({unsupported[0]}); this version loads"
+            " one MLP for all sites (global_shared_mlp), or a function of each site's own"
         )
     factors = _spd_factors(state)
     if factors:
         found = OldTensors("spd", state, _pairs(factors, "VU", path), _gates(state))
         missing = [site for site in found.components if site not in found.gates]
-        if missing:
+        if missing and ALL_SITES not in found.gates:
             raise CannotLoad(
                 f"{path}: has components but no gates for {missing[0]}; give the file as its run wrote it"
             )
@@ -98,9 +104,12 @@ def _apd_factors(state: State) -> dict[str, dict[str, Tensor]]:
 
 
 def _gates(state: State) -> dict[str, State]:
-    """Site, its dots still dashes, to the tensors of its causal importance function."""
+    """Site, its dots still dashes (or ``all_sites``), to the tensors of its causal importance function."""
     gates: dict[str, State] = {}
     for key, tensor in state.items():
+        if _GLOBAL in key:
+            gates.setdefault(ALL_SITES, {})[key.split(_GLOBAL)[1]] = tensor
+            continue
         prefix = next((p for p in _GATE_PREFIXES if key.startswith(p)), None)
         if prefix:
             site, _, name = key[len(prefix) :].partition(".")
