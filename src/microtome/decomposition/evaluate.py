@@ -17,10 +17,14 @@ from microtome.decomposition.apd_config import APDConfig
 from microtome.decomposition.apd_plain import attributions
 from microtome.decomposition.attribution.topk import exact_counts, topk_mask
 from microtome.decomposition.config import DecompositionConfig
+from microtome.decomposition.evaluation.output_errors import next_tokens
+from microtome.decomposition.evaluation.recon import Recon
+from microtome.decomposition.evaluation.seen import see
+from microtome.decomposition.evaluation.series import recovered
 from microtome.decomposition.full_spd import FullSPD
 from microtome.decomposition.losses.faithfulness import faithfulness_loss
 from microtome.decomposition.losses.reconstruction import reconstruction_loss
-from microtome.decomposition.masks import stochastic_mask
+from microtome.decomposition.masks import Draws, stochastic_mask
 from microtome.decomposition.result import CausalImportance, Decomposition
 from microtome.decomposition.spd import SPD
 from microtome.measures.causal_importance import activation_frequency, alive_counts, identity_error, l0
@@ -56,7 +60,7 @@ class Reporter:
 
 
 def batch_rows(config: DecompositionConfig, data: DataSource, rows: int) -> int:
-    """Rows to measure on: ``rows`` of vectors; of text or images, whose rows are long, an evaluation batch."""
+    """Rows to measure on: ``rows`` of vectors; of text or images, with long rows, an evaluation batch."""
     long = isinstance(data, ArrayData) and (data.x.ndim > 2 or not data.x.is_floating_point())
     if not (long or isinstance(data, TokenWindows)):
         return rows
@@ -90,7 +94,20 @@ def store_results(run: RunFolder, d: Decomposition, data: DataSource) -> dict[st
         run.save_arrays("embedding", {name: _each(d, getattr(d.target, name)) for name in ("W_E", "W_U")})
     if isinstance(d.target, MLP) and isinstance(data, ArrayData) and data.y is not None:
         summary |= _classifier(run, d, data)
+    if isinstance(data, TokenWindows):
+        summary |= _cross_entropies(d, x)
     return summary
+
+
+def _cross_entropies(d: Decomposition, x: Tensor) -> dict[str, Any]:
+    """Mean cross-entropy of the next token under each masking, and the share of it that comes back."""
+    measured = Recon(("unmasked", "ci", "stochastic", "ablated"), hidden=False)
+    measured.update(see(d, x, next_tokens(x), Draws(d.config.seed)))
+    ce = {name.removeprefix("ce/"): s.mean for name, s in measured.series.items() if name.startswith("ce/")}
+    share = recovered(ce["target"], ce["ci"], ce["ablated"])
+    words = {"unmasked": "all_components", "ci": "causal_importance"}
+    found = {f"cross_entropy_{words.get(name, name)}": value.tolist() for name, value in ce.items()}
+    return {**found, "ce_recovered_causal_importance": share.tolist()}
 
 
 def _each(d: Decomposition, shared: Tensor) -> np.ndarray:
