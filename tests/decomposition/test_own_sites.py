@@ -199,6 +199,32 @@ class OneType(Tokens):
         return self.mix(self.embed(ids) + self.kind(torch.tensor(1)))
 
 
+class Idle(Tokens):
+    def __init__(self) -> None:
+        super().__init__()
+        self.unused = nn.Linear(3, 3)
+        self.again = nn.Linear(4, 9, bias=False)
+        self.again.weight = self.embed.weight
+
+    def forward(self, ids: Tensor) -> Tensor:
+        hidden = self.mix(self.embed(ids))
+        return self.again(hidden) + nn.functional.linear(hidden, self.mix.weight).sum(-1, keepdim=True)
+
+
+def test_a_wildcard_passes_by_what_cannot_be_where_it_stands(tmp_path: Path, capsys: Any) -> None:
+    module, x = Idle().eval(), text()
+    found = microtome.decompose(module, data=x, out_dir=tmp_path / "run", **SHORT)
+    assert {name: site.tied_to for name, site in found.sites.items()} == {"embed": None, "again": "embed"}
+    told = capsys.readouterr().err
+    assert "Passed by: unembed, unused (site 'unembed' did not run" in told
+    assert "Passed by: mix (site 'mix': the module reads its weight outside the layer as well" in told
+    torch.testing.assert_close(found.target(x[None])[0], module(x))
+    again = microtome.load(tmp_path / "run", module=Idle())
+    torch.testing.assert_close(again.forward(x[None]), found.forward(x[None]))
+    with pytest.raises(MicrotomeError, match="site 'unused' did not run"):
+        microtome.decompose(module, data=x, sites=["*", "unused"], out_dir=tmp_path / "no", **SHORT)
+
+
 class ReadElsewhere(Tokens):
     def forward(self, ids: Tensor) -> Tensor:
         return nn.functional.linear(self.mix(self.embed(ids)), self.embed.weight)
@@ -228,7 +254,12 @@ class Noisy(nn.Module):
             "site 'embed': the module reads its weight outside",
         ),
         (nn.Sequential(Doubled(4, 3)), torch.randn(9, 4), {}, "site '0' did not run"),
-        (Experts(), torch.ones(9, 4), {}, "experts.1: is given 0 rows of a batch of 2"),
+        (
+            Experts(),
+            torch.ones(9, 4),
+            {"sites": ["experts.0", "experts.1"]},
+            "experts.1: is given 0 rows of a batch of 2",
+        ),
         (
             nn.ModuleDict({"f": nn.Linear(4, 3)}),
             torch.randn(9, 4),

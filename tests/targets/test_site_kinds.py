@@ -405,3 +405,15 @@ def test_a_layer_that_sees_some_rows_only() -> None:
     x = torch.tensor([[[1.0, 0, 0], [-1, 0, 0], [1, 0, 0], [-1, 0, 0], [-1, 0, 0]]])
     with pytest.raises(MicrotomeError, match="layer: is given 2 rows of a batch of 5"):
         target(x, lambda name, value: target.sites()[name].apply(value))
+
+
+def test_a_dropped_layer_leaves_its_site_to_those_that_share_it() -> None:
+    module = nn.ModuleDict({name: nn.Linear(4, 4, bias=False) for name in "abcd"})
+    module["b"].weight = module["a"].weight
+    module["c"].weight.data = module["a"].weight.data.T
+    target = ModuleTarget(module)
+    assert target.sharing == {"layers": {"a": "a", "b": "a", "c": "c", "d": "d"}, "tied": {"c": "a"}}
+    target.drop(["a", "d"])
+    assert target.sharing == {"layers": {"b": "b", "c": "c"}, "tied": {"c": "b"}}
+    target.drop(["b"])
+    assert target.sharing == {"layers": {"c": "c"}, "tied": {}}

@@ -21,7 +21,7 @@ from microtome.decomposition.spd_config import SPDConfig
 from microtome.targets.language_target import LanguageTarget, is_language_model
 from microtome.targets.module_target import ModuleTarget
 from microtome.targets.network import Target
-from microtome.targets.site_check import check_sites
+from microtome.targets.site_check import fit_sites
 
 
 def decompose(
@@ -127,7 +127,7 @@ def _try_out(target: ModuleTarget, source: DataSource) -> None:
     x = source.batch(2, generator(0), n_instances=1)
     device = next(target.parameters()).device
     try:
-        check_sites(target, x.to(device))
+        fit_sites(target, x.to(device))
     except (RuntimeError, IndexError, TypeError) as error:
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         kind = f"{x.dtype} of shape [n, {', '.join(map(str, x.shape[2:]))}]"

@@ -17,6 +17,7 @@ from microtome.decomposition.spd_config import SPDConfig
 from microtome.decomposition.spd_tasks import SPDLanguageTask
 from microtome.targets.language_model import LanguageModel, load_language_model
 from microtome.targets.language_target import LanguageTarget
+from microtome.targets.site_check import fit_sites
 from microtome.targets.token_losses import sum_token_losses
 
 CHANCE = 2.0  # nats a token above guessing: no model does that badly on text that its own tokenizer cut
@@ -69,7 +70,10 @@ def load_language_parts(
         config.site_patterns,
         config.identity_patterns,
         checkpointing=config.activation_checkpointing,
+        copy=False,
     )
+    few = torch.arange(2 * min(16, choice.context_length), device=device).reshape(1, 2, -1)
+    fit_sites(target, few % vocab_size)
     return target, data, held_out
 
 

@@ -93,10 +93,10 @@ class LanguageTarget(ModuleTarget):
             self.identities,
             n_instances=len(instances),
             checkpointing=self.checkpointing,
-            sharing=self._sharing,
+            sharing=self.sharing,
             copy=False,
         )
-        chosen.layouts = self.layouts
+        chosen.probed = self.probed
         return chosen
 
     def spec(self) -> dict[str, Any]:
@@ -106,7 +106,7 @@ class LanguageTarget(ModuleTarget):
             "tokenizer": tokenizer_spec(self.tokenizer),
             "patterns": self.patterns,
             "n_instances": self.n_instances,
-            "sharing": self._sharing,
+            "sharing": self.sharing,
             "identities": self.identities,
             "checkpointing": self.checkpointing,
         }

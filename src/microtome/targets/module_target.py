@@ -1,6 +1,6 @@
 """Any ``nn.Module`` as a target: its layers whose weights can be decomposed, chosen by name patterns."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from jaxtyping import Float, Shaped
@@ -11,9 +11,15 @@ from microtome.targets.batched import check_instances
 from microtome.targets.module_copy import copied, refresh, unwrapped
 from microtome.targets.module_spec import module_spec
 from microtome.targets.network import Site, SiteFunction, Target
-from microtome.targets.row_axes import Layouts, find_layouts
+from microtome.targets.row_axes import Probe, probe
 from microtome.targets.site_calls import SiteCalls
-from microtome.targets.site_choice import PRE_IDENTITY, identity_widths, matching_layers, transposed_layers
+from microtome.targets.site_choice import (
+    PRE_IDENTITY,
+    identity_widths,
+    matching_layers,
+    transposed_layers,
+    without,
+)
 from microtome.targets.site_kinds import identity, kind_of
 
 
@@ -55,15 +61,23 @@ class ModuleTarget(Target):
         self.patterns, self.identities = list(patterns), list(identities)
         self.n_instances = n_instances
         self.output = output
-        self._sharing = {key: dict(value) for key, value in sharing.items()}
-        self._names, self._tied = self._sharing["layers"], self._sharing["tied"]
+        self._names, self._tied = dict(sharing["layers"]), dict(sharing["tied"])
         self._identities = identity_widths(self.module, self.identities)
-        self.layouts: Layouts | None = None
+        self.probed: Probe | None = None
 
     @property
     def layer_names(self) -> list[str]:
         """Every layer that is replaced, those that share a site's weight too."""
         return list(self._names)
+
+    @property
+    def sharing(self) -> dict[str, dict[str, str]]:
+        """Which layers share a site, and which sites are tied."""
+        return {"layers": dict(self._names), "tied": dict(self._tied)}
+
+    def drop(self, layers: Iterable[str]) -> None:
+        """Leave layers as they are: they are no longer part of any site."""
+        self._names, self._tied = without(self._names, self._tied, layers)
 
     def train(self, mode: bool = True) -> "ModuleTarget":  # noqa: ARG002
         """Stays in evaluation mode: dropout and batch statistics would change the network being explained."""
@@ -101,7 +115,7 @@ class ModuleTarget(Target):
                 site,
                 n_instances=x.shape[0],
                 n_rows=rows.shape[0],
-                layouts=self._layouts_for(rows),
+                probe=self._probe(rows),
             )
             with calls.active():
                 out = self._run(rows, calls)
@@ -117,20 +131,20 @@ class ModuleTarget(Target):
     def select(self, instances: Sequence[int]) -> "ModuleTarget":
         check_instances(instances, self.n_instances)
         chosen = ModuleTarget(
-            self.module, self.patterns, len(instances), self.output, self._sharing, self.identities
+            self.module, self.patterns, len(instances), self.output, self.sharing, self.identities
         )
-        chosen.layouts = self.layouts
+        chosen.probed = self.probed
         return chosen
 
-    def _layouts_for(self, rows: Tensor) -> Layouts:
-        """Where rows lie in what reaches the layers; looked up once."""
-        if self.layouts is not None:
-            return self.layouts
+    def _probe(self, rows: Tensor) -> Probe:
+        """What running the module shows of its layers; looked up once."""
+        if self.probed is not None:
+            return self.probed
         names = [*self._names, *self._identities]
-        layouts, lasting = find_layouts(self.module, lambda few: self._run(few, None), names, rows)
-        if lasting:
-            self.layouts = layouts
-        return layouts
+        found = probe(self.module, lambda few: self._run(few, None), names, rows)
+        if found.lasting:
+            self.probed = found
+        return found
 
     def spec(self) -> dict[str, Any]:
         return {
@@ -139,7 +153,7 @@ class ModuleTarget(Target):
             "patterns": self.patterns,
             "n_instances": self.n_instances,
             "output": self.output,
-            "sharing": self._sharing,
+            "sharing": self.sharing,
             "identities": self.identities,
         }
 

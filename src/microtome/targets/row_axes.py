@@ -1,18 +1,18 @@
-"""Where the rows of a batch lie in what reaches a layer: found by running the module on few rows.
+"""Where the rows of a batch lie in what reaches a layer, found by running the module on few rows.
 
 A site is to get ``[K, B, ...]``. Modules put their rows elsewhere: time first, positions flattened into rows,
 several inputs of a row behind one another, or no rows at all, as for position embeddings.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from microtome.core.errors import MicrotomeError
+from microtome.targets.recording import Recording, recording
+from microtome.targets.site_choice import NotASite
 
 
 @dataclass(frozen=True)
@@ -43,9 +43,10 @@ def arranged(
         return value.expand(n_rows, *shape), lambda out: out
     size = value.shape[axis] if axis < value.ndim else 0
     if size == 0 or size % n_rows:
-        raise MicrotomeError(
+        raise NotASite(
             f"{name}: is given {size} rows of a batch of {n_rows} (its input has shape {list(value.shape)}); "
-            "a layer that sees some of the rows only cannot be decomposed, leave it out"
+            "a layer that sees some of the rows only cannot be decomposed, leave it out",
+            [name],
         )
     each = size // n_rows
     if each == 1:
@@ -57,19 +58,28 @@ def arranged(
     return split, lambda out: out.transpose(0, 1).flatten(0, 1).movedim(0, axis)
 
 
-def find_layouts(
-    module: nn.Module, run: Callable[[Tensor], Any], names: Iterable[str], rows: Tensor
-) -> tuple[dict[tuple[str, int], Layout], bool]:
-    """The layouts of what reaches the named layers, and whether they hold for other inputs too.
+@dataclass(frozen=True)
+class Probe:
+    """What running a module on few rows has shown of its layers."""
 
-    ``run`` is the module's forward pass. Of one that runs on no two or three rows nothing is found.
+    layouts: Layouts
+    plain: frozenset[str] = frozenset()
+    """Layers whose class has a forward pass of its own that computes the plain layer all the same."""
+    lasting: bool = True
+    """Whether all of it holds for other inputs too."""
+
+
+def probe(module: nn.Module, run: Callable[[Tensor], Any], names: Iterable[str], rows: Tensor) -> Probe:
+    """Run the module on two and three of ``rows``, and see what reaches the named layers.
+
+    ``run`` is the module's forward pass. Of one that cannot run on so few nothing is found.
     """
     other = (rows != rows[:1]).flatten(1).any(1).nonzero().flatten() if len(rows) > 1 else rows.new_empty(0)
     one, two = rows[:1], rows[int(other[0]) :][:1] if len(other) else rows[:1]
     names = list(names)
 
-    def seen(*batch: Tensor) -> dict[tuple[str, int], Tensor]:
-        with torch.no_grad(), _recorded(module, names) as found:
+    def seen(*batch: Tensor) -> Recording:
+        with torch.no_grad(), recording(module, names) as found:
             run(torch.cat(batch))
         return found
 
@@ -78,16 +88,20 @@ def find_layouts(
     except (RuntimeError, ValueError, IndexError):
         with torch.no_grad():
             run(rows)  # a module for one size of batch; for any other, this is where its own error shows
-        return {}, True
-    layouts = {key: _layout(pair[key], triple[key]) for key in pair.keys() & triple.keys()}
-    several = {k for k, one in layouts.items() if one.axis is not None and pair[k].shape[one.axis] > 2}
+        return Probe({})
+    layouts = {
+        key: _layout(pair.inputs[key], triple.inputs[key]) for key in pair.inputs.keys() & triple.inputs
+    }
+    several = {
+        key for key, one in layouts.items() if one.axis is not None and pair.inputs[key].shape[one.axis] > 2
+    }
     if several and len(other):
-        swapped = seen(two, one)
+        swapped = seen(two, one).inputs
         for key in several & swapped.keys():
             axis = layouts[key].axis
             assert axis is not None
-            layouts[key] = Layout(axis, _rows_come_first(pair[key], swapped[key], axis))
-    return layouts, not several or len(other) > 0
+            layouts[key] = Layout(axis, _rows_come_first(pair.inputs[key], swapped[key], axis))
+    return Probe(layouts, frozenset(pair.plain), not several or len(other) > 0)
 
 
 def _layout(pair: Tensor, triple: Tensor) -> Layout:
@@ -107,38 +121,3 @@ def _rows_come_first(pair: Tensor, swapped: Tensor, axis: int) -> bool:
     halves = ours.unflatten(0, (2, each)).flip(0).flatten(0, 1)
     neighbours = ours.unflatten(0, (each, 2)).flip(1).flatten(0, 1)
     return float((halves - theirs).abs().sum()) <= float((neighbours - theirs).abs().sum())
-
-
-@contextmanager
-def _recorded(module: nn.Module, names: Iterable[str]) -> Iterator[dict[tuple[str, int], Tensor]]:
-    """What each named module is first given, by its number of axes."""
-    found: dict[tuple[str, int], Tensor] = {}
-    with ExitStack() as undo:
-        undo.enter_context(without_fused_attention())
-        for name in names:
-
-            def before(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], name: str = name) -> None:
-                value = first_tensor(args, kwargs)
-                if value is not None:
-                    found.setdefault((name, value.ndim), value)
-
-            layer = module.get_submodule(name)
-            undo.callback(layer.register_forward_pre_hook(before, with_kwargs=True).remove)
-        yield found
-
-
-def first_tensor(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor | None:
-    """What a layer works on: its first tensor of numbers, of ids where there is none."""
-    tensors = [value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)]
-    return next((value for value in tensors if value.is_floating_point()), tensors[0] if tensors else None)
-
-
-@contextmanager
-def without_fused_attention() -> Iterator[None]:
-    """The fused transformer kernel reads the weights itself and would pass the sites by."""
-    enabled = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(enabled)

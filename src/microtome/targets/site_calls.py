@@ -8,9 +8,11 @@ from torch import Tensor, nn
 
 from microtome.core.errors import MicrotomeError
 from microtome.targets.network import SiteFunction
-from microtome.targets.row_axes import Layout, Layouts, arranged, first_tensor, without_fused_attention
-from microtome.targets.site_choice import PRE_IDENTITY
-from microtome.targets.site_kinds import base_class, kind_of
+from microtome.targets.recording import first_tensor, without_fused_attention
+from microtome.targets.replacing import has_own_forward, replaced
+from microtome.targets.row_axes import Layout, Probe, arranged
+from microtome.targets.site_choice import PRE_IDENTITY, NotASite
+from microtome.targets.site_kinds import kind_of
 
 
 class SiteCalls:
@@ -18,7 +20,7 @@ class SiteCalls:
 
     ``layers`` maps a layer's own name to its site's; ``identities`` are modules whose input goes through the
     site ``<module>.pre_identity``. ``n_rows`` is the batch the module gets, ``n_instances`` times B, and
-    ``layouts`` says where these rows lie in what reaches a layer.
+    ``probe`` says where these rows lie in what reaches a layer.
     """
 
     def __init__(
@@ -29,10 +31,10 @@ class SiteCalls:
         site: SiteFunction,
         n_instances: int,
         n_rows: int,
-        layouts: Layouts,
+        probe: Probe,
     ) -> None:
         self.module, self.layers, self.identities = module, layers, list(identities)
-        self.site, self.n_instances, self.n_rows, self.layouts = site, n_instances, n_rows, layouts
+        self.site, self.n_instances, self.n_rows, self.probe = site, n_instances, n_rows, probe
         self.ran: set[str] = set()
         self._active = False
 
@@ -45,7 +47,9 @@ class SiteCalls:
         with ExitStack() as undo:
             undo.enter_context(without_fused_attention())
             for own_name, name in self.layers.items():
-                undo.enter_context(_replaced(self.module.get_submodule(own_name), self._call(own_name, name)))
+                layer = self.module.get_submodule(own_name)
+                inside = has_own_forward(layer) and own_name not in self.probe.plain
+                undo.enter_context(replaced(layer, self._call(own_name, name), inside=inside))
             for name in self.identities:
                 hook = self._before(name)
                 handle = self.module.get_submodule(name).register_forward_pre_hook(hook, with_kwargs=True)
@@ -60,12 +64,13 @@ class SiteCalls:
         idle = [name for name in wanted if name not in self.ran]
         if idle:
             layer = self.module.get_submodule(idle[0].removesuffix(PRE_IDENTITY))
-            base, why = base_class(layer), ""
-            if base is not None and type(layer).forward is not base.forward:
+            why = ""
+            if has_own_forward(layer):
                 why = f" (the forward pass of {type(layer).__name__} does not call super().forward)"
-            raise MicrotomeError(
+            raise NotASite(
                 f"site {idle[0]!r} did not run in the forward pass{why}, so that masking it would change "
-                f"nothing; leave it out of the patterns {list(patterns)}"
+                f"nothing; leave it out of the patterns {list(patterns)}",
+                idle,
             )
 
     def counts(self) -> dict[str, int]:
@@ -121,7 +126,7 @@ class SiteCalls:
         return before
 
     def _run(self, own_name: str, name: str, value: Tensor, ndim: int) -> Tensor:
-        layout = self.layouts.get((own_name, ndim), Layout())
+        layout = self.probe.layouts.get((own_name, ndim), Layout())
         rows, put_back = arranged(value, layout, self.n_rows, own_name)
         out = self.site(name, rows.unflatten(0, (self.n_instances, -1)))
         return put_back(out.flatten(0, 1))
@@ -140,30 +145,3 @@ class SiteCalls:
         kind = kind_of(layer)
         assert kind is not None, name
         return kind.bias(layer)
-
-
-@contextmanager
-def _replaced(layer: nn.Module, call: Any) -> Iterator[None]:
-    """The layer computing ``call`` in place of its class's forward pass.
-
-    A class with a forward pass of its own keeps it, and what it calls ``super().forward`` is replaced: a
-    scaled embedding still scales. One that does not call it leaves its site unused, which is told.
-    """
-    base, own = base_class(layer), type(layer)
-    assert base is not None
-    if own.forward is base.forward:
-        before = layer.__dict__.get("forward")
-        layer.__dict__["forward"] = call  # an attribute on the instance hides the class's method
-        try:
-            yield
-        finally:
-            layer.__dict__.pop("forward", None)
-            if before is not None:
-                layer.__dict__["forward"] = before
-        return
-    between = type("Site", (base,), {"forward": lambda self, *args, **kwargs: call(*args, **kwargs)})  # noqa: ARG005
-    layer.__class__ = type(own.__name__, (own, between), {"__module__": own.__module__})
-    try:
-        yield
-    finally:
-        layer.__class__ = own

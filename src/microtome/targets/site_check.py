@@ -3,12 +3,31 @@
 import torch
 from torch import Tensor
 
+from microtome.core.device import say
 from microtome.core.errors import MicrotomeError
 from microtome.targets.module_target import ModuleTarget
 from microtome.targets.network import Site
-from microtome.targets.site_kinds import base_class
+from microtome.targets.replacing import has_own_forward
+from microtome.targets.site_choice import NotASite, listed
 
 TOLERANCE = 1e-3  # of the output's size: rounding, also that of half precision inside
+
+
+def fit_sites(target: ModuleTarget, x: Tensor) -> None:
+    """``check_sites``, where layers that only a wildcard asked for are passed by, each kind in one line.
+
+    Raises MicrotomeError as ``check_sites``, and when no site is left.
+    """
+    while True:
+        try:
+            return check_sites(target, x)
+        except NotASite as error:
+            present = set(target.layer_names)
+            layers = [name for name in error.layers if name in present and name not in target.patterns]
+            if not layers or set(layers) == present:
+                raise
+            target.drop(layers)
+            say(f"Passed by: {listed(layers)} ({str(error).partition(';')[0]})")
 
 
 def check_sites(target: ModuleTarget, x: Tensor) -> None:
@@ -24,19 +43,21 @@ def check_sites(target: ModuleTarget, x: Tensor) -> None:
         replaced, elsewhere = _dependence_on_weights(target, sites, x)
     except (RuntimeError, IndexError, TypeError) as error:
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        same = [name for (name, _), layout in (target.layouts or {}).items() if layout.axis is None]
+        layouts = target.probed.layouts if target.probed is not None else {}
+        same = [name for (name, _), layout in layouts.items() if layout.axis is None]
         hint = f"leave out {', '.join(same)}, given the same for all rows" if same else "leave some out"
         raise MicrotomeError(
             f"sites: the module does not run with its layers replaced ({first}); {hint}"
         ) from error
     if elsewhere:
-        raise MicrotomeError(
+        raise NotASite(
             f"site {elsewhere[0]!r}: the module reads its weight outside the layer as well, where its "
-            "subcomponents cannot stand in; call the layer there, or leave it out of the sites"
+            "subcomponents cannot stand in; call the layer there, or leave it out of the sites",
+            elsewhere,
         )
     error, size = float((replaced - plain).abs().max()), float(plain.abs().max())
     if error > TOLERANCE * size + 1e-6:  # NaN comes of the weights or the inputs, not of the sites
-        own = [n for n in target.layer_names if _has_own_forward(target, n)]
+        own = [n for n in target.layer_names if has_own_forward(target.module.get_submodule(n))]
         shown = f", such as {own[0]}, which has a forward pass of its own" if own else ""
         raise MicrotomeError(
             f"sites: a layer computes something else than input @ weight + bias{shown}: the output changes"
@@ -68,9 +89,3 @@ def _dependence_on_weights(
 
 def _detached(bias: Tensor | None) -> Tensor | None:
     return None if bias is None else bias.detach()
-
-
-def _has_own_forward(target: ModuleTarget, name: str) -> bool:
-    layer = target.module.get_submodule(name)
-    base = base_class(layer)
-    return base is not None and type(layer).forward is not base.forward

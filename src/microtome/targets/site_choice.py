@@ -7,11 +7,19 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from microtome.core.errors import bad_value
+from microtome.core.errors import MicrotomeError, bad_value
 from microtome.targets.site_kinds import SUPPORTED, base_class, input_width, kind_of, obstacle
 
 PRE_IDENTITY = ".pre_identity"
 _WILDCARDS = re.compile(r"[*?\[]")
+
+
+class NotASite(MicrotomeError):
+    """A layer whose class can be decomposed, but that cannot where it stands; ``layers`` names them."""
+
+    def __init__(self, message: str, layers: Sequence[str]) -> None:
+        super().__init__(message)
+        self.layers = list(layers)
 
 
 def matching_layers(module: nn.Module, patterns: Sequence[str]) -> dict[str, str]:
@@ -106,6 +114,22 @@ def check_pattern(module: nn.Module, layers: Mapping[str, Any], pattern: str) ->
         raise bad_value(field, pattern, f"{what}, which cannot be decomposed", f"kinds that can: {SUPPORTED}")
     shown = listed(layers) if layers else f"none, as it has no layer of the kinds {SUPPORTED}"
     raise bad_value(field, pattern, "matches no site", f"there are: {shown}")
+
+
+def without(
+    names: Mapping[str, str], tied: Mapping[str, str], dropped: Iterable[str]
+) -> tuple[dict[str, str], dict[str, str]]:
+    """Layers' sites and ties less some layers; a site of several goes to the next that shares it."""
+    gone = set(dropped)
+    left = {own: site for own, site in names.items() if own not in gone}
+    heirs: dict[str, str] = {}
+    for own, site in left.items():
+        if site in gone:
+            heirs.setdefault(site, own)
+    left = {own: heirs.get(site, site) for own, site in left.items()}
+    ties = {heirs.get(one, one): heirs.get(other, other) for one, other in tied.items()}
+    kept = set(left.values())
+    return left, {one: other for one, other in ties.items() if one in kept and other in kept}
 
 
 def listed(names: Iterable[str]) -> str:
