@@ -132,6 +132,10 @@ TOLD = (
     "identity_error",
     "alive",
     "l0",
+    "cross_entropy_target",
+    "cross_entropy_causal_importance",
+    "cross_entropy_ablated",
+    "ce_recovered_causal_importance",
     "accuracy_target",
     "accuracy_all_components",
     "accuracy_causal_importance",
@@ -149,10 +153,14 @@ def _say_what(run: RunFolder) -> None:
         found = run.summary.get(name)
         for site, values in (found if isinstance(found, dict) else {"": found}).items():
             if isinstance(values, list):
-                print(f"  {f'{name} {site}'.strip():<34} {', '.join(f'{value:.4g}' for value in values)}")
+                print(f"  {f'{name} {site}'.strip():<34} {', '.join(map(_number, values))}")
     print(f"Decomposed. Results: {run.path}")
     print(f"Can it be trusted, check by check: microtome decompose evaluate {run.path}")
     print(f"Draw its pictures again with: microtome interpret {run.path}")
+
+
+def _number(value: float | int | None) -> str:
+    return "unknown" if value is None else f"{value:.4g}"
 
 
 def _resume(parsed: Parsed) -> int:

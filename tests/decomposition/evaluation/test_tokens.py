@@ -45,6 +45,12 @@ def test_a_language_model_on_held_out_text(run: RunFolder, capsys: pytest.Captur
     l0 = sum(found.values[f"l0/{site}"][0] for site in d.sites)
     assert found.values["l0/all"][0] == pytest.approx(l0)
     assert 0 <= found.values["accuracy/ci"][0] <= 1
+    ce = {
+        name: run.summary[f"cross_entropy_{name}"][0] for name in ("target", "causal_importance", "ablated")
+    }
+    share = (ce["ablated"] - ce["causal_importance"]) / (ce["ablated"] - ce["target"])
+    told = run.summary["ce_recovered_causal_importance"][0]
+    assert told == pytest.approx(share) if ce["ablated"] > ce["target"] else told is None
 
 
 def test_repeating_sequences_are_asked_what_can_be_known():
