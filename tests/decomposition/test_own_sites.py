@@ -258,7 +258,7 @@ class Noisy(nn.Module):
             Experts(),
             torch.ones(9, 4),
             {"sites": ["experts.0", "experts.1"]},
-            "experts.1: is given 0 rows of a batch of 2",
+            "experts.1: is given 0 rows of a batch of 8",
         ),
         (
             nn.ModuleDict({"f": nn.Linear(4, 3)}),

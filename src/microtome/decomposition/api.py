@@ -123,8 +123,8 @@ def _check_kinds(target: ModuleTarget, config: DecompositionConfig) -> None:
 
 
 def _try_out(target: ModuleTarget, source: DataSource) -> None:
-    """Run the module on two of its inputs, so that what does not fit is told before anything is written."""
-    x = source.batch(2, generator(0), n_instances=1)
+    """Run the module on a few of its inputs, so that what does not fit is told before anything is written."""
+    x = source.batch(8, generator(0), n_instances=1)
     device = next(target.parameters()).device
     try:
         fit_sites(target, x.to(device))
