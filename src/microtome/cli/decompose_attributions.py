@@ -24,13 +24,13 @@ def main(arguments: Sequence[str]) -> int:
     config = build(AttributionsConfig, {}, parsed.values, "config", note=say)
     from microtome.decomposition.mechanisms.store import run_attributions
 
-    found, graphs, _, files = run_attributions(run_name, config, options.runs_root, not options.quiet)
+    found, graph, _, files = run_attributions(run_name, config, options.runs_root, not options.quiet)
     edges = found.edges(TOLD)
     width = max((len(f"{e['source']} -> {e['target']}") for e in edges), default=0)
     print(f"Strongest edges over {found.n_places} places (mean, mean absolute):")
     for e in edges:
         print(f"  {e['source'] + ' -> ' + e['target']:<{width}}  {e['signed']: .4g}  {e['absolute']:.4g}")
-    for graph in graphs:
+    if graph is not None:
         print(f"{graph.prompt!r}: {len(graph.nodes)} nodes, {graph.n_edges} edges, then {graph.likeliest!r}")
     print("\n".join(map(str, files)))
     return 0

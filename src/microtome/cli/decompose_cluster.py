@@ -12,6 +12,7 @@ ABOUT = (
     " merge and its cost), plots/component_clusters.png, plots/merge_costs.png."
 )
 NAMES = 6  # of a cluster
+LITTLE = 0.05  # share of the description
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -37,6 +38,8 @@ def main(arguments: Sequence[str]) -> int:
     chance = found.saved_by_chance()
     beside = f"; {max(chance):.1%} where firings are shuffled" if chance else ""
     print(f"Merging saves {found.saved():.1%} of the description{beside}.")
+    if chance and found.saved() < max(chance) + LITTLE:
+        print("That is little more than by chance: these components do not form clusters.")
     if len(found.histories) > 1:
         rand = found.distances()["adjusted_rand"]
         mean = (rand.sum() - len(rand)) / (len(rand) * (len(rand) - 1))

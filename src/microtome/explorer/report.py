@@ -29,6 +29,11 @@ CAPTIONS = {
     "neuron_contribution_pairs": "Neuron contributions in the target against those in the best component.",
     "virtual_weights": "Weights from feature to feature.",
     "mask_vals": "How causal importances are spread: sharp decompositions have peaks at 0 and 1 only.",
+    "component_attributions": "What each component passes on to later ones: the strongest edges.",
+    "prompt_": "One text, token by token: which components feed which, up to the next token.",
+    "component_clusters": "Components that fire on the same inputs, cluster by cluster.",
+    "merge_costs": "How long a description of the firing components is with fewer and fewer clusters.",
+    "ablation": "The loss without the chosen components, and with nothing but them, beside random sets.",
     "mean_component_activation_counts": "How often each component is active.",
     "loss_curves": "Losses over training steps.",
     "evaluation_recon": "The output under each kind of mask, with 95 % intervals. Blue should lie near the "

@@ -79,8 +79,8 @@ class AttributionsConfig(ReadingConfig):
     """Strongest edges in the table."""
     n_drawn: PositiveInt = 60
     """Strongest edges in the picture."""
-    prompt: tuple[str, ...] = ()
-    """Texts to draw a graph for, token by token."""
+    prompt: str | None = None
+    """A text to draw the graph of, token by token."""
     prompt_edges: PositiveInt = 400
     """Strongest edges in such a graph."""
 

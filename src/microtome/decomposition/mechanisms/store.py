@@ -2,7 +2,7 @@
 
 import csv
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -84,9 +84,9 @@ def write_lines(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
 
 
 def store_attributions(
-    run: RunFolder, found: Attributions, graphs: Sequence[PromptGraph], config: AttributionsConfig
+    run: RunFolder, found: Attributions, graph: PromptGraph | None, config: AttributionsConfig
 ) -> list[Path]:
-    """Arrays, the table of the strongest edges, the picture, and a graph a prompt; the paths to look at."""
+    """Arrays, the table of the strongest edges, the picture, and the prompt's graph; the paths to look at."""
     name = own_name("component_attributions", config)
     run.save_arrays(
         name,
@@ -103,11 +103,21 @@ def store_attributions(
         writer.writeheader()
         writer.writerows(found.edges(config.n_edges))
     made = [table, run.save_figure(name, attribution_edges(found.edges(config.n_drawn), found.sources))]
-    for i, graph in enumerate(graphs):
-        one = own_name(f"prompt_{i}", config)
+    if graph is not None:
+        one = _name_of_prompt(run, graph.prompt, config)
         made.append(run.save_json(f"graphs/{one}.json", graph.as_dict()))
         made.append(run.save_figure(one, prompt_picture(graph.as_dict())))
     return made
+
+
+def _name_of_prompt(run: RunFolder, prompt: str, config: AttributionsConfig) -> str:
+    """``prompt_<n>``: that of the same text before, or the next free one."""
+    n = 0
+    while (run.path / f"graphs/{own_name(f'prompt_{n}', config)}.json").is_file():
+        if run.load_json(f"graphs/{own_name(f'prompt_{n}', config)}.json")["prompt"] == prompt:
+            break
+        n += 1
+    return own_name(f"prompt_{n}", config)
 
 
 def store_clusters(run: RunFolder, found: Clustering, config: ClusterConfig) -> list[Path]:
@@ -194,13 +204,15 @@ def run_examples(
 
 def run_attributions(
     path: str | Path, config: AttributionsConfig, runs_root: Path, progress: bool
-) -> tuple[Attributions, list[PromptGraph], RunFolder, list[Path]]:
+) -> tuple[Attributions, PromptGraph | None, RunFolder, list[Path]]:
     """Read, and store in the run."""
     d = opened(path, config, runs_root)
+    graph = None
+    if config.prompt is not None:
+        graph = prompt_graph(one_instance(d, config.instance), config.prompt, config)
     found = attributions(d, config=config, progress=progress)
-    graphs = [prompt_graph(one_instance(d, config.instance), prompt, config) for prompt in config.prompt]
     run = folder(d, config, runs_root)
-    return found, graphs, run, store_attributions(run, found, graphs, config)
+    return found, graph, run, store_attributions(run, found, graph, config)
 
 
 def run_cluster(

@@ -52,7 +52,7 @@ def attribution_edges(edges: Sequence[Mapping[str, Any]], names: Sequence[str]) 
             fontsize=6.5,
             path_effects=HALO,
         )
-    ax.set_xticks(range(len(sites)), [shortened(site, 20, 0.4) for site in sites], rotation=20, ha="right")
+    ax.set_xticks(range(len(sites)), _short(sites), rotation=20, ha="right")
     ax.set(yticks=[], xlim=(-0.45, len(sites) - 0.55))
     ax.set_title(f"{len(edges)} strongest edges")
     _legend(figure)
@@ -95,7 +95,7 @@ def prompt_picture(graph: Mapping[str, Any], most: int = 80) -> Figure:
             where["path_effects"] = HALO
             ax.annotate(str(nodes[name]["component"]), (x, y), **where)  # pyright: ignore[reportArgumentType]
     ax.set_xticks(range(n), [repr(word)[1:-1] or "∅" for word in graph["tokens"]], rotation=35, ha="right")
-    ax.set_yticks(range(len(sites)), [shortened(site, 24, 0.4) for site in sites])
+    ax.set_yticks(range(len(sites)), _short(sites))
     ax.set(xlim=(-0.6, n - 0.4), ylim=(-0.6, len(sites) - 0.4))
     shown = f"{len(edges)} strongest of {graph['n_edges']} edges"
     ax.set_title(f"{shown}; next token: {repr(graph['likeliest'])[1:-1]}")
@@ -105,6 +105,15 @@ def prompt_picture(graph: Mapping[str, Any], most: int = 80) -> Figure:
 
 def _site(name: str) -> str:
     return name.rpartition(":")[0]
+
+
+def _short(sites: Sequence[str]) -> list[str]:
+    """Names without the beginning that all dotted ones share."""
+    split = [site.split(".")[:-1] for site in sites if "." in site]
+    shared = 0
+    while len(split) > 1 and all(shared < len(s) and s[shared] == split[0][shared] for s in split):
+        shared += 1
+    return [shortened(".".join(s.split(".")[shared:]) if "." in s else s, 24, 0.5) for s in sites]
 
 
 def _sorted(names: Any) -> list[str]:
@@ -159,6 +168,6 @@ def _legend(figure: Figure) -> None:
     lines = [
         Line2D([], [], color=POSITIVE, lw=2, label="raises"),
         Line2D([], [], color=NEGATIVE, lw=2, label="lowers"),
-        Line2D([], [], color=FAINT, lw=0.8, label="width: mean |attribution|"),
+        Line2D([], [], color=FAINT, lw=0.8, label="width: size of the attribution"),
     ]
     figure.legend(handles=lines, loc="outside lower center", ncols=3)

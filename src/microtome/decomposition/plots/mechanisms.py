@@ -11,6 +11,15 @@ from matplotlib.patches import Rectangle
 from microtome.plotting.style import FAINT, INK, colour, heatmap, light_grid, note, panels, shortened, styled
 
 MOST_COMPONENTS = 300  # rows of a matrix of components that can still be told apart
+MOST_OF_ONE = 40  # of a cluster, where there are more
+
+
+MEASURES = {
+    "mse": "mean squared error",
+    "kl": "KL from the target (nats)",
+    "cross_entropy": "cross-entropy (nats)",
+    "accuracy": "accuracy",
+}
 
 
 @styled
@@ -51,9 +60,12 @@ def component_clusters(
 ) -> Figure:
     """How much components overlap (Jaccard index of the inputs they fire on), cluster by cluster.
 
-    Clusters of two or more components are framed; they come first, at most 300 components.
+    Clusters of two or more components are framed; they come first. Of more than 300
+    components at most 40 of each cluster, and 300 in all, are drawn.
     """
-    order = np.argsort(labels, kind="stable")[:MOST_COMPONENTS]
+    order = np.argsort(labels, kind="stable")
+    if len(order) > MOST_COMPONENTS:
+        order = order[_place_in_cluster(labels[order]) < MOST_OF_ONE][:MOST_COMPONENTS]
     rows = firing[:, order].astype(np.float64)
     both = rows.T @ rows
     either = both.diagonal()[:, None] + both.diagonal()[None, :] - both
@@ -89,6 +101,12 @@ def component_clusters(
     return figure
 
 
+def _place_in_cluster(labels: np.ndarray) -> np.ndarray:
+    """0, 1, 2, .. within every run of equal labels."""
+    start = np.flatnonzero(np.diff(labels, prepend=labels[0] - 1))
+    return np.arange(len(labels)) - np.repeat(start, np.diff(start, append=len(labels)))
+
+
 @styled
 def ablation(rows: Sequence[Mapping[str, Any]], random: Mapping[str, np.ndarray]) -> Figure:
     """The chosen set against random ones, a panel a measure: removed above, alone below."""
@@ -111,7 +129,7 @@ def ablation(rows: Sequence[Mapping[str, Any]], random: Mapping[str, np.ndarray]
             )
         target = next(r["target"] for r in rows if r["measure"] == measure)
         ax.axvline(target, color=colour(0), lw=1.2, label="target")
-        ax.set(xlabel=measure.replace("_", " "), yticks=[1, 0], yticklabels=["removed", "only these"])
+        ax.set(xlabel=MEASURES.get(measure, measure), yticks=[1, 0], yticklabels=["removed", "only these"])
         ax.set_ylim(-0.5, 1.5)
         ax.tick_params(axis="y", labelcolor=INK)
         light_grid(ax, "x")
