@@ -3,7 +3,7 @@
 import importlib
 from typing import Any
 
-__version__ = "0.3.0"
+__version__ = "0.4.0"
 
 # Public name -> where it lives, with a colon where it goes by another name there. Loaded on first use, so
 # that `import microtome` imports no torch.
@@ -11,16 +11,22 @@ _PUBLIC = {
     "MicrotomeError": "microtome.core.errors",
     "Recorder": "microtome.dynamics.recorder",
     "RunFolder": "microtome.core.runs",
+    "ablate": "microtome.decomposition.mechanisms.ablation",
+    "activation_examples": "microtome.decomposition.mechanisms.examples:harvest",
     "at": "microtome.dynamics.when",
+    "cluster_components": "microtome.decomposition.mechanisms.clustering:cluster",
     "compare": "microtome.comparison.api",
     "compare_runs": "microtome.decomposition.interpret.compare",
+    "component_attributions": "microtome.decomposition.mechanisms.attributions:attributions",
     "components": "microtome.decomposition.interpret.components",
     "decompose": "microtome.decomposition.api",
+    "evaluate": "microtome.decomposition.evaluation.run",
     "every": "microtome.dynamics.when",
     "feature_importance": "microtome.gradients",
     "interpret": "microtome.decomposition.interpret.run",
     "layer_importance": "microtome.gradients",
     "load": "microtome.decomposition.result",
+    "load_evaluation": "microtome.decomposition.evaluation.run",
     "load_comparison": "microtome.comparison.result",
     "load_interpretation": "microtome.decomposition.interpret.interpretation",
     "load_magnitude": "microtome.magnitude.result:load",
