@@ -299,3 +299,42 @@ def test_a_class_with_a_forward_pass_of_its_own() -> None:
     without = target(x, lambda name, value: torch.zeros(1, 5, 2))
     torch.testing.assert_close(without, x.sum(-1, keepdim=True).expand(1, 5, 2))
     assert type(target.module[0]) is Adapted  # pyright: ignore[reportIndexIssue]
+
+
+class OwnWay(nn.Linear):
+    """As Falcon's: the plain layer, written out."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return input @ self.weight.T + self.bias
+
+
+class Shifted(nn.Embedding):
+    """As OPT's positions: ids that it makes itself, the same for all rows."""
+
+    def forward(self, mask: Tensor, past: int = 0) -> Tensor:
+        return super().forward(torch.arange(mask.shape[1]).unsqueeze(0) + past + 2)
+
+
+class WithPositions(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.positions, self.own = Shifted(9, 4), OwnWay(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.own(input=x + self.positions(x[:, :, 0], past=0))
+
+
+def test_classes_that_go_their_own_way_to_the_plain_layer() -> None:
+    module = WithPositions()
+    target = ModuleTarget(module, n_instances=2)
+    x = torch.randn(2, 3, 5, 4)
+    shapes = {}
+
+    def site(name: str, value: Tensor) -> Tensor:
+        shapes[name] = tuple(value.shape)
+        return target.sites()[name].apply(value) * (1 if name == "own" else 0)
+
+    torch.testing.assert_close(target(x, as_trained(target))[1], module(x[1]))
+    torch.testing.assert_close(target(x, site)[1], module.own(x[1]))
+    assert shapes == {"positions": (2, 3, 5), "own": (2, 3, 5, 4)}
+    assert type(target.module.own) is OwnWay and type(target.module.positions) is Shifted
