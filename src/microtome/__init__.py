@@ -26,7 +26,7 @@ _PUBLIC = {
     "interpret": "microtome.decomposition.interpret.run",
     "layer_importance": "microtome.gradients",
     "load": "microtome.decomposition.result",
-    "load_evaluation": "microtome.decomposition.evaluation.run",
+    "load_evaluation": "microtome.decomposition.evaluation.result",
     "load_comparison": "microtome.comparison.result",
     "load_interpretation": "microtome.decomposition.interpret.interpretation",
     "load_magnitude": "microtome.magnitude.result:load",
