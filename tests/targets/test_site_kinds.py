@@ -417,3 +417,11 @@ def test_a_dropped_layer_leaves_its_site_to_those_that_share_it() -> None:
     assert target.sharing == {"layers": {"b": "b", "c": "c"}, "tied": {"c": "b"}}
     target.drop(["b"])
     assert target.sharing == {"layers": {"c": "c"}, "tied": {}}
+
+
+def test_rows_that_are_one_id() -> None:
+    module = nn.Sequential(nn.Embedding(7, 3), nn.Linear(3, 2))
+    target = ModuleTarget(module, n_instances=2)
+    x = torch.randint(7, (2, 5))
+    out = target(x, lambda name, value: target.sites()[name].apply(value))
+    torch.testing.assert_close(out, torch.stack([module(row) for row in x]))
