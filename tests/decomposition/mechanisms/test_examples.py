@@ -16,7 +16,7 @@ from microtome.decomposition.mechanisms.examples import Examples, harvest
 from microtome.decomposition.mechanisms.harvesting import Harvest
 from microtome.decomposition.mechanisms.reading import Reading
 from microtome.decomposition.mechanisms.reservoirs import EMPTY, Reservoirs, random_keys
-from microtome.decomposition.mechanisms.token_sums import Predictions, TokenSums, by_lift, by_mean
+from microtome.decomposition.mechanisms.token_sums import ByToken, TokenSums, by_lift, by_mean
 
 
 def random_reading(b=6, t=9, c=4, vocabulary=5, seed=0):
@@ -172,7 +172,8 @@ def test_rare_tokens_and_lifts_below_one_are_in_no_list():
     sums = TokenSums(3, 1)
     tokens = torch.tensor([0, 0, 0, 0, 1, 2, 2, 2])
     fires = torch.tensor([1, 1, 1, 0, 1, 0, 0, 1.0])[:, None]
-    sums.add(tokens, fires, fires, Predictions(tokens[:, None], torch.ones(8, 1)))
+    read = ByToken(tokens[:, None], torch.ones(8, 1))
+    sums.add(read, fires, fires, read)
     seen = torch.tensor([4.0, 1, 3])
     assert by_lift(sums.fired, seen, 3, 2).ids.tolist() == [[0, -1, -1]]
     assert by_lift(sums.fired, seen, 3, 1).ids.tolist() == [[1, 0, -1]]

@@ -9,7 +9,7 @@ from torch import Tensor
 from microtome.decomposition.mechanisms.config import ExamplesConfig
 from microtome.decomposition.mechanisms.reading import Reading
 from microtome.decomposition.mechanisms.reservoirs import Reservoirs, random_keys
-from microtome.decomposition.mechanisms.token_sums import Predictions, TokenSums
+from microtome.decomposition.mechanisms.token_sums import ByToken, Predictions, TokenSums
 
 MOST_COMPONENTS = 8192  # whose firing together is counted: a matrix of so many squared
 WIDEST_INPUT = 4096  # whose mean is kept for every component
@@ -48,16 +48,16 @@ class SiteHarvest:
         if not n_tokens and flat <= WIDEST_INPUT:
             self.mean_input = torch.zeros(n_components, flat, dtype=torch.float64, device=device)
 
-    def add(self, reading: Reading, site: str, first: int, predictions: Predictions | None) -> None:
-        """Add a batch whose first input is number ``first`` of all."""
+    def add(self, reading: Reading, site: str, first: int, said: tuple[ByToken, ByToken] | None) -> None:
+        """Add a batch whose first input is number ``first`` of all; ``said``: tokens read and predicted."""
         rows = reading.rows(site)
         fires = (rows > self.config.threshold).to(rows.dtype)
         self.fired += fires.sum(0)
         self.importance += rows.sum(0)
         self.largest = torch.maximum(self.largest, rows.amax(0))
         if self.tokens is not None:
-            assert predictions is not None
-            self.tokens.add(reading.tokens.flatten(), rows, fires, predictions)
+            assert said is not None
+            self.tokens.add(said[0], rows, fires, said[1])
         if self.mean_input is not None:
             self.mean_input += (rows.T @ reading.x[0].flatten(1)).double()
         self._sample(reading, site, first)
@@ -122,16 +122,16 @@ class Harvest:
 
     def add(self, reading: Reading) -> None:
         """Add a batch; of text, the target's output is logits ``[B, T, V]``."""
-        predictions = None
+        said = None
         if self.n_tokens:
-            logits = reading.output
-            predictions = Predictions.of(logits, self.config.n_predictions)
-            ones = torch.ones(reading.tokens.numel(), dtype=torch.float64, device=logits.device)
-            self.token_count.index_add_(0, reading.tokens.flatten(), ones)
-            share = predictions.probability.flatten().double()
-            self.predicted_count.index_add_(0, predictions.ids.flatten(), share)
+            predictions = Predictions.of(reading.output, self.config.n_predictions)
+            ids = reading.tokens.reshape(-1, 1)
+            said = ByToken(ids, torch.ones_like(ids, dtype=torch.float32)), predictions.by_token()
+            self.token_count += torch.bincount(ids.flatten(), minlength=self.n_tokens)
+            flat = predictions.ids.flatten(), predictions.probability.flatten().double()
+            self.predicted_count += torch.bincount(*flat, minlength=self.n_tokens)
         for name, site in self.sites.items():
-            site.add(reading, name, self.n_inputs, predictions)
+            site.add(reading, name, self.n_inputs, said)
         if self.together is not None:
             names: Sequence[str] = list(self.sites)
             fires = torch.cat([reading.rows(name) > self.config.threshold for name in names], 1).float()

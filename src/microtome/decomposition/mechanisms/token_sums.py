@@ -30,16 +30,32 @@ class TokenSums:
 
     def add(
         self,
-        tokens: Int[Tensor, " P"],
+        tokens: "ByToken",
         importance: Float[Tensor, "P C"],
         fires: Float[Tensor, "P C"],
-        predictions: "Predictions",
+        said: "ByToken",
     ) -> None:
-        """Add P positions."""
-        self.importance.index_add_(0, tokens, importance)
-        self.fired.index_add_(0, tokens, fires)
-        for ids, share in zip(predictions.ids.T, predictions.probability.T, strict=True):
-            self.predicted.index_add_(0, ids, fires * share[:, None])
+        """Add P positions: the tokens read there, and the tokens predicted with their probabilities."""
+        tokens.add(self.importance, importance)
+        tokens.add(self.fired, fires)
+        said.add(self.predicted, fires)
+
+
+class ByToken:
+    """Sums of rows by token: P positions, each with one token or several, weighed."""
+
+    def __init__(self, ids: Int[Tensor, "P m"], weight: Float[Tensor, "P m"]) -> None:
+        self.tokens, row = torch.unique(ids.flatten(), return_inverse=True)
+        place = torch.arange(len(ids), device=ids.device).repeat_interleave(ids.shape[1])
+        size = (len(self.tokens), len(ids))
+        # A sparse product: index_add_ goes through positions one by one.
+        pairs = torch.stack([row, place])
+        sparse = torch.sparse_coo_tensor(pairs, weight.flatten(), size, check_invariants=False)
+        self.matrix = sparse.coalesce()
+
+    def add(self, sums: Float[Tensor, "V C"], rows: Float[Tensor, "P C"]) -> None:
+        """Add to ``sums`` of every token the rows of its positions."""
+        sums[self.tokens] += torch.sparse.mm(self.matrix, rows.to(self.matrix.dtype))
 
 
 @dataclass(frozen=True)
@@ -55,6 +71,10 @@ class Predictions:
         flat = logits.reshape(-1, logits.shape[-1]).float()
         top, ids = flat.topk(min(m, flat.shape[-1]), dim=-1)
         return cls(ids, (top - flat.logsumexp(-1, keepdim=True)).exp())
+
+    def by_token(self) -> ByToken:
+        """Sums by predicted token, weighed by probability."""
+        return ByToken(self.ids, self.probability)
 
 
 @dataclass(frozen=True)
