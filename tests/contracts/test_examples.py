@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from microtome.cli.main import main
 from microtome.decomposition import decompose as decompose_module
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -75,3 +76,14 @@ def test_each_is_short() -> None:
     assert examples
     for example in examples:
         assert len(example.read_text().splitlines()) < 60, example.name
+
+
+def test_induction_heads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    small = ["--steps", "2", "--batch_size", "8", "--device", "cpu", "--quiet"]
+    assert main(["train", "induction", "train_induction", *small, "--out_dir", "target"]) == 0
+    flags = ["--pretrained_model_path", "target", "--n_eval_steps", "1", "--faithfulness_warmup_steps", "0"]
+    assert main(["decompose", "induction", *small, *flags, "--pictures=false", "--out_dir", "run"]) == 0
+    run("induction_heads.py", tmp_path, monkeypatch, "run", "0.0")
+    shown = capsys.readouterr().out
+    assert "of 384 components matter for induction" in shown and "with nothing but them" in shown

@@ -12,7 +12,13 @@ from microtome.cli.main import main
 from microtome.core.errors import MicrotomeError
 from microtome.core.runs import RunFolder
 from microtome.decomposition.config import config_from_mapping
-from microtome.decomposition.loss_configs import AdamAscent, PersistentPGDRecon, RepeatAcrossBatch, SignAscent
+from microtome.decomposition.loss_configs import (
+    AdamAscent,
+    ImportanceMinimality,
+    PersistentPGDRecon,
+    RepeatAcrossBatch,
+    SignAscent,
+)
 from microtome.decomposition.spd_config import SPDConfig, SPDLanguageTask
 
 Values = dict[str, Any]
@@ -166,6 +172,10 @@ def test_our_own_files_keep_our_defaults() -> None:
         ),
         ({"gradient_accumulation_steps": 3, "batch_size": 4}, "does not divide batch_size=4"),
         ({"ci_config": {"mode": "layerwise", "fn_type": "tree"}}, "ci_fn_type='tree'"),
+        (
+            {"ci_config": {"mode": "global", "fn_type": "global_reverse_residual", "d_resid_ci_fn": 8}},
+            "use global_shared_mlp",
+        ),
         ({"ci_fn_mode": "global"}, "use shared_mlp"),
     ],
 )
@@ -173,3 +183,38 @@ def test_what_cannot_be_is_one_line(change: Values, line: str) -> None:
     with pytest.raises(MicrotomeError, match=line) as caught:
         read({"method": "spd", **change})
     assert "\n" not in str(caught.value)
+
+
+def test_a_list_of_losses_on_the_command_line(targets: dict[str, Path], tmp_path: Path) -> None:
+    words = ["decompose", "--pretrained_model_path", str(targets["tms"]), "--task_config.task_name", "tms"]
+    words += ["--C", "6", *SHORT.split(), "--out_dir", str(tmp_path / "run")]
+    given = "[{name: stochastic_recon, coeff: 1, sites: subset}, {name: importance_minimality, coeff: 1e-3}]"
+    assert main([*words, "--losses", given]) == 0
+    losses = SPDConfig.from_mapping(RunFolder.open(tmp_path / "run").config).all_losses
+    assert list(losses) == ["stochastic_recon_subset", "importance_minimality"]
+
+
+@pytest.mark.parametrize("given", ["stochastic_recon", "{name: stochastic_recon}", "[stochastic_recon]"])
+def test_what_is_no_list_of_losses_is_told_with_the_mend(
+    given: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["decompose", "--losses", given, "--out_dir", str(tmp_path / "run")]) == 2
+    told = capsys.readouterr().err
+    assert "YAML list" in told and "[{key: value}" in told
+
+
+def test_coefficients_of_a_list_are_set_by_their_flags(
+    targets: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """So that sweeps over the paper's coefficients work on files with other losses beside them."""
+    file = tmp_path / "their.yaml"
+    file.write_text(yaml.safe_dump(later_files.two_layers()))
+    words = ["decompose", str(file), "--pretrained_model_path", str(targets["resid-mlp"]), *SHORT.split()]
+    flags = ["--importance_minimality_coeff", "0.003", "--pnorm", "1.5"]
+    assert main([*words, *flags, "--out_dir", str(tmp_path / "run")]) == 0
+    losses = SPDConfig.from_mapping(RunFolder.open(tmp_path / "run").config).all_losses
+    minimality = losses["importance_minimality"]
+    assert isinstance(minimality, ImportanceMinimality)
+    assert (minimality.coeff, minimality.pnorm) == (0.003, 1.5) and losses["pgd_recon_subset"].coeff == 2.0
+    assert main([*words, "--recon_coeff", "1", "--out_dir", str(tmp_path / "other")]) == 2
+    assert "losses takes the place of it" in capsys.readouterr().err

@@ -17,7 +17,14 @@ from pydantic.fields import FieldInfo
 from tyro.constructors import ConstructorRegistry, PrimitiveTypeInfo, UnsupportedTypeAnnotationError
 
 from microtome.core.config import Config, Note, plain_kinds
-from microtome.core.config_keys import is_list_of_models, migrate, models_in, nearest, normalise
+from microtome.core.config_keys import (
+    field_annotation,
+    is_list_of_models,
+    migrate,
+    models_in,
+    nearest,
+    normalise,
+)
 from microtome.core.errors import MicrotomeError
 
 NULLS = ("none", "null", "~")
@@ -81,13 +88,22 @@ def build(
     """
     # Old keys of the file first, so that a flag wins over the old name of its field too.
     values = migrate(model, normalise(model, base), source, note or (lambda _: None))
+    stands_at = getattr(model, "stands_at", lambda _values, dotted: dotted)
     for dotted, value in flags.items():
-        *parents, last = dotted.split(".")
-        holder, start = values, model.model_construct()
+        *parents, last = stands_at(values, dotted).split(".")
+        holder: Any = values
+        start: Any = model.model_construct()
         for part in parents:
+            if part.isdigit():  # a place in a list of configurations
+                holder = holder[int(part)]
+                continue
             start = getattr(start, part, None)
             if holder.get(part) is None:
                 holder[part] = start.as_dict() if isinstance(start, Config) else {}
+            if is_list_of_models(field_annotation(model, part)) and isinstance(holder[part], list):
+                holder[part] = [dict(entry) for entry in holder[part]]
+                holder = holder[part]
+                continue
             if not isinstance(holder[part], Mapping):
                 raise MicrotomeError(f"{part}={holder[part]!r}: holds no fields, so --{dotted} cannot be set")
             holder[part] = dict(holder[part])

@@ -13,7 +13,6 @@ from microtome.decomposition.loss_configs import (
     UnmaskedRecon,
 )
 
-
 # The fields of the SPD paper's code that say what is trained on; `losses` takes the place of them.
 FIELDS = (
     "faithfulness_coeff",
@@ -29,6 +28,38 @@ FIELDS = (
     "p_anneal_start_frac",
     "p_anneal_end_frac",
 )
+
+
+_EXPONENT = ("pnorm", "p_anneal_final_p", "p_anneal_start_frac", "p_anneal_end_frac")
+# Coefficient -> (name, sites) of its loss.
+_NAMES = {
+    "faithfulness_coeff": ("faithfulness", "all"),
+    "importance_minimality_coeff": ("importance_minimality", "all"),
+    "stochastic_recon_coeff": ("stochastic_recon", "all"),
+    "stochastic_recon_layerwise_coeff": ("stochastic_recon", "layerwise"),
+    "recon_coeff": ("ci_masked_recon", "all"),
+    "recon_layerwise_coeff": ("ci_masked_recon", "layerwise"),
+    "schatten_coeff": ("schatten", "all"),
+    "out_recon_coeff": ("unmasked_recon", "all"),
+}
+
+
+def place_in_losses(losses: Any, dotted: str) -> str:
+    """``losses.<i>.coeff`` for the coefficient of a loss that the list has once (``.pnorm`` for its p).
+
+    Any other setting stands where its name says.
+    """
+    wanted = _NAMES.get("importance_minimality_coeff" if dotted in _EXPONENT else dotted)
+    if wanted is None or not isinstance(losses, list):
+        return dotted
+    found = [
+        i
+        for i, loss in enumerate(losses)
+        if isinstance(loss, Mapping) and (loss.get("name"), loss.get("sites", "all")) == wanted
+    ]
+    if len(found) != 1:
+        return dotted
+    return f"losses.{found[0]}.{dotted if dotted in _EXPONENT else 'coeff'}"
 
 
 def losses_of_coefficients(fields: Mapping[str, Any]) -> tuple[AnyLoss, ...]:

@@ -22,7 +22,7 @@ from microtome.decomposition.importance_config import (
 from microtome.decomposition.loss_configs import AnyLoss, Loss, annealed, labelled
 from microtome.decomposition.metric_configs import Metric
 from microtome.decomposition.old_runs.later_config import as_ours
-from microtome.decomposition.paper_losses import FIELDS, losses_of_coefficients
+from microtome.decomposition.paper_losses import FIELDS, losses_of_coefficients, place_in_losses
 from microtome.decomposition.schedule_config import Schedule
 from microtome.decomposition.site_configs import PRE_IDENTITY, ModuleSites, components_of
 from microtome.decomposition.spd_tasks import (
@@ -206,6 +206,11 @@ class SPDConfig(Config):
         """The settings of a file of the later SPD code under our names."""
         return as_ours(values, source, note)
 
+    @classmethod
+    def stands_at(cls, values: Mapping[str, Any], dotted: str) -> str:
+        """Where a setting stands in ``values``: a paper's coefficient in the list of losses, if there."""
+        return place_in_losses(values.get("losses"), dotted)
+
     @model_validator(mode="after")
     def _check(self) -> "SPDConfig":
         if self.lr_schedule == "exponential" and self.lr_exponential_halflife is None:
@@ -296,7 +301,7 @@ class SPDConfig(Config):
 
     def p_at(self, step: int) -> float:
         """p of the importance minimality loss at a step."""
-        start, end = self.p_anneal_start_frac * self.steps, self.p_anneal_end_frac * self.steps
         if self.p_anneal_final_p is None:
             return self.pnorm
+        start, end = self.p_anneal_start_frac * self.steps, self.p_anneal_end_frac * self.steps
         return annealed(self.pnorm, self.p_anneal_final_p, start, end, float(step))

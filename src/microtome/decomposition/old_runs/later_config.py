@@ -72,6 +72,7 @@ _RENAMED_COEFFICIENTS = {"ci_recon_coeff": "recon_coeff", "ci_recon_layerwise_co
 _EXPONENT = ("pnorm", "p_anneal_start_frac", "p_anneal_final_p", "p_anneal_end_frac")
 _SCHEDULES = {"constant": "constant", "linear": "linear", "cosine": "cosine_half"}
 _GLOBAL = "global_"
+_UNKNOWN_FUNCTIONS = ("reverse_residual", "shared_transformer")
 
 
 def is_later(values: Mapping[str, Any]) -> bool:
@@ -96,7 +97,7 @@ def as_ours(values: Mapping[str, Any], source: str, note: Note, *, finished: boo
         if out.get(name) is None:
             out[name] = default
     _names(out, say)
-    _importance_function(out, say)
+    _importance_function(out, say, finished=finished)
     _sites(out, say)
     _losses(out, say, finished=finished)
     _metrics(out, say)
@@ -121,7 +122,7 @@ def _names(out: Values, say: Note) -> None:
         say(f"{', '.join(experimental)} are no longer used: put a loss {{name: pgd_recon, ...}} under losses")
 
 
-def _importance_function(out: Values, say: Note) -> None:
+def _importance_function(out: Values, say: Note, *, finished: bool) -> None:
     """``ci_config``, and what it was before it was nested."""
     nested = out.pop("ci_config", None)
     if nested is not None:
@@ -141,6 +142,12 @@ def _importance_function(out: Values, say: Note) -> None:
     if kind.startswith(_GLOBAL):
         out["ci_fn_mode"], kind = "global", kind.removeprefix(_GLOBAL)
     if out.get("ci_fn_mode") == "global" and kind in ("mlp", "vector_mlp"):
+        kind = "shared_mlp"
+    if kind in _UNKNOWN_FUNCTIONS:
+        if not finished:
+            problem = "this version has no such causal importance function"
+            raise bad_value("ci_config.fn_type", _GLOBAL + kind, problem, "use global_shared_mlp")
+        say(f"ci_config.fn_type: {_GLOBAL}{kind} is kept to read only")
         kind = "shared_mlp"
     out["ci_fn_type"] = kind
     sizes = out.get("ci_fn_hidden_dims")
