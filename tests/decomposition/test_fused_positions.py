@@ -32,6 +32,15 @@ def test_drawn_masks_equal_the_formula(with_delta, with_route):
         torch.testing.assert_close(mine, expected, rtol=1e-5, atol=1e-5)
 
 
+def test_gradients_that_are_transposed_in_memory_are_read_as_they_are():
+    inner, lower, source = (numbers(1, 600, 64, seed=i) for i in range(3))
+    if not can_fuse(inner, lower, source, None, None):
+        pytest.skip("no compiler")
+    upstream = torch.randn(64, 600, 1, generator=torch.Generator().manual_seed(5)).permute(2, 1, 0)
+    (found,) = torch.autograd.grad(drawn_inner(inner, lower, source, None, None), inner, upstream)
+    torch.testing.assert_close(found, upstream * (lower + (1 - lower) * source))
+
+
 def test_a_source_that_rows_share_takes_the_formula():
     inner, lower, shared = numbers(1, 4, 6, seed=0), numbers(1, 4, 6, seed=1), numbers(1, 1, 6, seed=2)
     mask = DrawnMask(lower, shared, None, None)

@@ -26,6 +26,7 @@ class _Drawn(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, d_out: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         inner, lower, source, delta, route = ctx.saved_tensors
+        d_out = d_out.contiguous()  # held until the kernel is done: a pointer keeps no copy alive
         wanted = ctx.needs_input_grad
         d_inner, d_lower = torch.empty_like(inner), torch.empty_like(lower)
         d_source = torch.empty_like(source) if wanted[2] else None
@@ -33,7 +34,7 @@ class _Drawn(torch.autograd.Function):
         library = single_precision_library("positions", inner)
         assert library is not None
         library.drawn_backward(
-            pointer(d_out.contiguous()), *map(_pointer, (inner, lower, source, delta, route)), *_sizes(inner),
+            pointer(d_out), *map(_pointer, (inner, lower, source, delta, route)), *_sizes(inner),
             *map(_pointer, (d_inner, d_lower, d_source, d_delta)),
         )  # fmt: skip
         return d_inner, d_lower, d_source, d_delta, None
