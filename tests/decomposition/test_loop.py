@@ -1,11 +1,16 @@
 """The training loop: the optimiser sees the right gradients, and progress reports change nothing."""
 
+from pathlib import Path
+
+import pytest
 import torch
 from torch import Tensor
 
+from microtome.core.runs import RunFolder
 from microtome.core.seeds import generator
 from microtome.data.images import ArrayData
 from microtome.data.sparse_features import SparseFeatures
+from microtome.decomposition import loop
 from microtome.decomposition.evaluate import Reporter
 from microtome.decomposition.loop import Hooks, Loop
 from microtome.decomposition.spd import SPD
@@ -45,6 +50,23 @@ def test_gradients_reach_their_own_weights_whatever_their_layout():
     config = SPDConfig(steps=600, lr=0.1, batch_size=2, lr_schedule="cosine_half")
     Loop(method, data, config, None, hooks=QUIET).train()
     torch.testing.assert_close(method.parameters["w"].detach(), method.wanted, atol=0.05, rtol=0)
+
+
+def test_a_checkpoint_that_takes_long_is_not_due_again_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    clock, saved = [0.0], []
+    config = SPDConfig(steps=40, batch_size=2, lr=0.1)
+    run = RunFolder.create(tmp_path / "run", config, kind="decompose-spd")
+
+    def write(step: int, *_: object) -> None:
+        saved.append(step)
+        clock[0] += 2 * loop.CHECKPOINT_SECONDS
+
+    monkeypatch.setattr(run, "save_checkpoint", write)
+    monkeypatch.setattr(loop.time, "monotonic", lambda: clock[0])
+    Loop(Transposed(), ArrayData(torch.zeros(4, 1)), config, run, hooks=QUIET).train()
+    assert saved == [0, 40]
 
 
 def test_faithfulness_falls_on_a_network_with_biases():

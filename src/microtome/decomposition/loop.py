@@ -240,9 +240,12 @@ class Loop:
 
     def save(self) -> None:
         """Write a checkpoint that holds everything the run needs to go on anywhere."""
+        if self.folder is not None:
+            self._write_checkpoint()
+        # When it was done: one that takes long must not be due again at once.
         self._saved_at = time.monotonic()
-        if self.folder is None:
-            return
+
+    def _write_checkpoint(self) -> None:
         state, extra = self.state(), self.extra  # in every process: a method may gather what it remembers
         if self.run is None:
             return
