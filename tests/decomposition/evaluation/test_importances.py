@@ -97,6 +97,13 @@ def test_means_and_densities_of_components(seed: int, n: int):
                 assert metric.density()[site][k, c] == pytest.approx(share)
 
 
+def test_a_site_that_runs_twice_is_counted_by_its_own_inputs():
+    metric = PerComponent()
+    metric.update({"once": torch.full((1, 4, 2), 0.5), "twice": torch.full((1, 8, 2), 0.5)})
+    assert metric.mean()["twice"].tolist() == [[0.5, 0.5]]
+    assert metric.density()["twice"].tolist() == [[1.0, 1.0]]
+
+
 @settings(max_examples=40, deadline=None)
 @given(st.integers(0, 1000), st.integers(1, 5), st.one_of(st.none(), st.integers(1, 12)))
 def test_alive_and_dead_by_the_time_since_each_component_fired(seed: int, n: int, until_dead: int | None):

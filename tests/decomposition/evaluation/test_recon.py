@@ -14,6 +14,7 @@ from microtome.decomposition.evaluation.adversarial import Adversarial, worst_ma
 from microtome.decomposition.evaluation.losses import Losses
 from microtome.decomposition.evaluation.many_batches import pgd_multi_batch
 from microtome.decomposition.evaluation.recon import Recon
+from microtome.decomposition.evaluation.run import evaluate
 from microtome.decomposition.evaluation.seen import Seen, see
 from microtome.decomposition.evaluation.subsets import Subsets, site_subsets
 from microtome.decomposition.loss_configs import CIMaskedRecon, Faithfulness, PGDRecon
@@ -103,6 +104,12 @@ def test_errors_under_masks(d: Decomposition, masking: str):
             assert metric.series[f"hidden_error/ci/{name}"].mean[0] == pytest.approx(
                 share, rel=1e-4, abs=1e-9
             )
+
+
+def test_batches_of_one_input_have_no_other_input_to_compare_with(d: Decomposition):
+    found = evaluate(d, metrics=["recon"], n_eval_steps=3, batch_size=1)
+    (check,) = (check for check in found.checks if check.name == "importances are the input's")
+    assert (check.status, check.why) == ("not measured", "batches of one input hold no other one")
 
 
 def listed(d: Decomposition, masks: Masks) -> dict[str, Tensor]:

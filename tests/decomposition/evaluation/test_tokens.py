@@ -53,6 +53,16 @@ def test_a_language_model_on_held_out_text(run: RunFolder, capsys: pytest.Captur
     assert told == pytest.approx(share) if ce["ablated"] > ce["target"] else told is None
 
 
+def test_text_that_was_trained_on_is_not_called_held_out(run: RunFolder):
+    d = load(run.path)
+    assert inputs_of(d, None, torch.device("cpu"))[1] == "text held out from the training"
+    for train, measured in (("test", "test"), ("all", "test"), ("train", "all")):
+        assert d.data is not None
+        d.data = {**d.data, "split": train, "held_out_split": measured}
+        _, what = inputs_of(d, None, torch.device("cpu"))
+        assert what == "text that it was trained on among it"
+
+
 def test_repeating_sequences_are_asked_what_can_be_known():
     source = InductionSequences(vocab_size=6, seq_len=12, period=(3, 4))
     ((x, labels),) = batches(source, 1, 5, 2, 0, torch.device("cpu"))

@@ -10,6 +10,7 @@ from old_layouts import write_later_spd_run, write_spd_paper_run
 
 from microtome.core.errors import MicrotomeError
 from microtome.decomposition.evaluation.identity import Identity, identity, matched
+from microtome.decomposition.evaluation.run import evaluate
 from microtome.decomposition.evaluation.weights import faithfulness, weight_errors
 from microtome.decomposition.metric_configs import DenseSites, IdentityCIError, IdentitySites
 from microtome.decomposition.result import load
@@ -27,6 +28,14 @@ def test_weight_errors_by_site(tmp_path: Path):
         assert float(found[name][0]) == pytest.approx(missing / size, rel=1e-4)
         squares, n = squares + missing, n + summed.numel()
     assert float(faithfulness(d)[0]) == pytest.approx(squares / n, rel=1e-4)
+
+
+def test_components_that_are_not_finite_fail_the_check_of_the_weights(tmp_path: Path):
+    d = load(write_later_spd_run(tmp_path, planted=False).checkpoint)
+    next(iter(d.parameters.values())).data[0, 0, 0] = float("nan")
+    assert max(float(error.max()) for error in weight_errors(d).values()) == float("inf")
+    checks = {check.name: check.status for check in evaluate(d, metrics=["faithfulness"]).checks}
+    assert checks["weights"] == "failed"
 
 
 def test_a_planted_decomposition_has_no_entry_off(tmp_path: Path):

@@ -87,14 +87,14 @@ class PerComponent:
 
     def __init__(self, threshold: float = 0.0) -> None:
         self.threshold = threshold
-        self.n = 0
+        self._n: dict[str, int] = {}  # by site: one that runs twice sees twice as many
         self._sum: dict[str, Tensor] = {}
         self._active: dict[str, Tensor] = {}
 
     def update(self, lower: Importances) -> None:
         """One more batch."""
-        self.n += next(iter(lower.values())).shape[1]
         for name, ci in lower.items():
+            self._n[name] = self._n.get(name, 0) + ci.shape[1]
             active = (ci > self.threshold).sum(1)
             total = ci.sum(1, dtype=torch.float64)
             self._sum[name] = self._sum[name] + total if name in self._sum else total
@@ -102,11 +102,11 @@ class PerComponent:
 
     def mean(self) -> dict[str, Float[np.ndarray, "K C"]]:
         """Mean causal importance, by site."""
-        return {name: (total / self.n).cpu().numpy() for name, total in self._sum.items()}
+        return {name: (total / self._n[name]).cpu().numpy() for name, total in self._sum.items()}
 
     def density(self) -> dict[str, Float[np.ndarray, "K C"]]:
         """Share of inputs on which a component is active, by site."""
-        return {name: (count.double() / self.n).cpu().numpy() for name, count in self._active.items()}
+        return {name: (count.double() / self._n[name]).cpu().numpy() for name, count in self._active.items()}
 
 
 class Alive:
@@ -120,13 +120,11 @@ class Alive:
 
     def __init__(self, threshold: float = 0.0, until_dead: int | None = None) -> None:
         self.threshold, self.until_dead = threshold, until_dead
-        self.n = 0
         self._since: dict[str, Tensor] = {}
         self._ever: dict[str, Tensor] = {}
 
     def update(self, lower: Importances) -> None:
         """One more batch; rows count in their order."""
-        self.n += next(iter(lower.values())).shape[1]
         for name, ci in lower.items():
             rows = ci.shape[1]
             fires = ci > self.threshold

@@ -82,8 +82,11 @@ def batches(
 def _text(d: Decomposition, device: torch.device) -> tuple[DataSource, str]:
     assert d.data is not None
     tokenizer = getattr(d.target, "tokenizer", None)
+    splits = (d.data.get("split"), d.data.get("held_out_split"))
+    seen = splits[0] == splits[1] or "all" in splits
+    what = "text that it was trained on among it" if seen else "text held out from the training"
     try:
-        return held_out_from_spec(d.data, device, tokenizer), "text held out from the training"
+        return held_out_from_spec(d.data, device, tokenizer), what
     except MicrotomeError as problem:
         note(f"{problem}; measuring on the text that was trained on")
         return data_from_spec(d.data, device, tokenizer), "the text that it was trained on"

@@ -57,7 +57,7 @@ def random(step: Step) -> Masks:
 
 
 def other_inputs(step: Step) -> Masks:
-    """Each row's masks are the causal importances of the row after it; positions stay in place."""
+    """Each row's masks are the causal importances of the row before it; positions stay in place."""
     return masks(step, lambda ci: ci.roll(1, dims=1))
 
 

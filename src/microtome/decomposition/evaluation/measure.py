@@ -123,6 +123,9 @@ class Metrics:
         for metric in (self.recon, self.adversarial, self.subsets, self.losses):
             if metric is not None:
                 m.series |= metric.series
+        asked = self.recon is not None and "other_inputs" in self.recon.makers
+        if asked and not m.has(f"{m.distance}/other_inputs"):
+            m.refused["other_inputs"] = "batches of one input hold no other one"
         self._components()
         self._of_weights()
         self._factors()

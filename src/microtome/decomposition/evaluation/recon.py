@@ -55,6 +55,8 @@ class Recon:
             own = output_errors(step.output, step.output, seen.labels, "mse")
             self._add("target", {name: value for name, value in own.items() if name != "mse"})
         for name, make in self.makers.items():
+            if name == "other_inputs" and step.x.shape[1] < 2:  # every row would get its own
+                continue
             n = self.n_mask_samples if name == "stochastic" else 1
             found = [self._under(seen, make(step), hidden=self.hidden and name in HIDDEN) for _ in range(n)]
             self._add(name, {key: torch.stack([one[key] for one in found]).mean(0) for key in found[0]})

@@ -12,9 +12,12 @@ from microtome.decomposition.result import Decomposition
 def weight_errors(d: Decomposition) -> dict[str, Float[Tensor, " K"]]:
     """By site, ``|W - sum_c P_c|^2 / |W|^2`` per seed: the share of the squared weights that is missed.
 
-    nan where the weights are all zero.
+    nan where the weights are all zero, infinite where components are not finite.
     """
-    return {name: torch.where(size > 0, error / size, torch.nan) for name, error, size in _squares(d)}
+    return {
+        name: torch.where(size > 0, torch.where(error.isfinite(), error / size, torch.inf), torch.nan)
+        for name, error, size in _squares(d)
+    }
 
 
 def faithfulness(d: Decomposition) -> Float[Tensor, " K"]:
