@@ -65,6 +65,13 @@ def test_unknown_key_inside_a_union_is_judged_by_the_kind_that_the_values_name()
     assert Settings.from_mapping({"pet": {"kind": "dog", "tail": 2}}).pet == Dog(tail=2)
 
 
+def test_a_kind_that_is_not_there_is_told_with_the_nearest_one():
+    assert refusal({"pet": {"kind": "catt"}}) == (
+        "a.yaml: pet.kind='catt': there is none of that name; did you mean cat?"
+    )
+    assert refusal({"pet": {"kind": "x"}}).endswith("none of that name; known: cat, dog")
+
+
 def test_several_bad_values_share_one_line():
     text = refusal({"steps": -1, "model": {"share": 2}, "lr": float("nan")})
     assert text.startswith("a.yaml: ")

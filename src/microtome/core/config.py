@@ -10,7 +10,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
 from microtome.core.atomic import write_text
-from microtome.core.config_keys import field_names, migrate, normalise, unknown_keys
+from microtome.core.config_keys import field_names, migrate, nearest, normalise, unknown_keys
 from microtome.core.errors import MicrotomeError
 
 Probability = Annotated[float, Field(ge=0, le=1)]
@@ -166,6 +166,8 @@ def _one_problem(details: Any, fields: Collection[str] | None) -> str:
     text = str(cause) if cause is not None else details["msg"]
     if details["type"] == "missing":
         return f"{field} is missing: give it a value"
+    if details["type"] == "union_tag_invalid":
+        return _unknown_tag(field, details["ctx"])
     text = re.sub(r"^Input should be ", "must be ", text)
     text = re.sub(r"a valid dictionary or (instance of \w+|object.*)", "a mapping of keys to values", text)
     text = " ".join(text.split())
@@ -173,6 +175,15 @@ def _one_problem(details: Any, fields: Collection[str] | None) -> str:
         return text
     value = repr(details.get("input"))
     return f"{field}={value if len(value) <= 60 else value[:57] + '...'}: {text}"
+
+
+def _unknown_tag(field: str, context: dict[str, Any]) -> str:
+    """No member of a union is called so: ``losses.0.name='stochastic_recn': there is none; did you ...``."""
+    tag, key = context["tag"], context["discriminator"].strip("'")
+    known = [name.strip().strip("'") for name in context["expected_tags"].split(",")]
+    near = nearest(tag, known)
+    mend = f"did you mean {near}?" if near else f"known: {', '.join(known)}"
+    return f"{field}.{key}={tag!r}: there is none of that name; {mend}"
 
 
 def plain_kinds(annotation: Any) -> set[Any]:

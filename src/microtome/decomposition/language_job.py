@@ -122,7 +122,7 @@ def _tokenizer(name: str, lm: LanguageModel) -> Any:
     try:
         found = transformers.AutoTokenizer.from_pretrained(name, local_files_only=Path(name).is_dir())
     except Exception as error:
-        text = " ".join(str(error).split())[:160]
+        text = " ".join(str(error).split()).split(". ")[0][:160]
         raise bad_value(
             "tokenizer_name", name, f"cannot be loaded ({text})", "leave it out for the model's own"
         ) from None

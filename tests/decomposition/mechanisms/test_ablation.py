@@ -98,6 +98,17 @@ def test_random_sets_are_measured_as_the_chosen_one_is():
     assert kept["p"] == (1 + sum(v <= kept["value"] for v in found.random["only/mse"])) / 4
 
 
+def test_components_in_one_string_are_those_of_a_list():
+    module, data = classifier(), labelled()
+    d = decomposition(module, parts_of(module, c=4), -100.0)
+    listed, told = (
+        ablate(d, names, data=data, n_batches=1, batch_size=10, n_random=2)
+        for names in (["0:2", "0:3"], "0:2, 0:3")
+    )
+    assert told.components == listed.components == {"0": [2, 3]}
+    assert told.row("removed", "mse") == listed.row("removed", "mse")
+
+
 @torch.no_grad()
 def test_weighed_by_causal_importance_is_a_plain_masked_network():
     module, data = classifier(), labelled()

@@ -5,6 +5,7 @@ import torch
 from known_mechanisms import Tokens, decomposition, language_decomposition, token_decomposition
 from torch import Tensor, nn
 
+from microtome.core.errors import MicrotomeError
 from microtome.data.images import ArrayData
 from microtome.decomposition.mechanisms.attributions import attributions
 from microtome.decomposition.mechanisms.config import AttributionsConfig
@@ -127,6 +128,10 @@ def test_all_paths_are_finite_differences_of_the_whole_network():
     slope = (output(1e-5) - output(-1e-5)) / 2e-5
     wanted = slope * inner[2]
     assert [found.between("a:2", f"output:{o}") for o in range(3)] == pytest.approx(wanted.tolist(), rel=1e-6)
+    with pytest.raises(MicrotomeError, match=r"source='aa:2': not among .*; did you mean a:2\?"):
+        found.between("aa:2", "output:0")
+    with pytest.raises(MicrotomeError, match="target='nothing': not among"):
+        found.between("a:2", "nothing")
 
 
 def test_several_batches_are_their_mean():

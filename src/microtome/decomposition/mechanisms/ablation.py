@@ -73,15 +73,18 @@ def ablate(
 ) -> Ablation:
     """Measure the loss with ``components`` removed from the target's weights, and with only them left.
 
-    ``components``: ``["layers.0.mlp_in:3", ...]`` or site to numbers. Removed: ``W`` less the components (all
-    others, and what no component explains, stay); only: nothing but them at every decomposed site. With
-    ``masks="ci"`` the components that are left are weighed by their causal importance, and what no component
-    explains is out. ``settings``: fields of ``AblateConfig``. Raises ``MicrotomeError``.
+    ``components``: ``["layers.0.mlp_in:3", ...]``, the same in one string with commas, or site to numbers.
+    Removed: ``W`` less the components (all others, and what no component explains, stay); only: nothing but
+    them at every decomposed site. With ``masks="ci"`` the components that are left are weighed by their
+    causal importance, and what no component explains is out. ``settings``: fields of ``AblateConfig``. Raises
+    ``MicrotomeError``.
     """
     d = decomposition if isinstance(decomposition, Decomposition) else load(decomposition)
     config = AblateConfig.from_mapping({**(config.as_dict() if config else {}), **settings}, "settings")
     d = one_instance(d, config.instance)
     sizes = {site: d.factors[site][0].shape[1] for site in d.sites}
+    if isinstance(components, str):
+        components = [name.strip() for name in components.split(",")]  # as the command writes them
     if isinstance(components, Mapping):
         components = [name_of(site, c) for site, numbers in components.items() for c in numbers]
     chosen = parse_components(components, sizes)

@@ -17,7 +17,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from microtome.core.errors import MicrotomeError
+from microtome.core.config_keys import nearest
+from microtome.core.errors import MicrotomeError, bad_value
 from microtome.data.loading import DataSource
 from microtome.decomposition.mechanisms.component_names import name_of
 from microtome.decomposition.mechanisms.config import AttributionsConfig
@@ -60,8 +61,9 @@ class Attributions:
         return {name: i for i, name in enumerate(self.targets)}
 
     def between(self, source: str, target: str) -> float:
-        """The signed attribution of one edge."""
-        return float(self.signed[self._rows[source], self._columns[target]])
+        """The signed attribution of one edge. Raises ``MicrotomeError`` for a node that was not measured."""
+        s, t = _place("source", source, self._rows), _place("target", target, self._columns)
+        return float(self.signed[s, t])
 
     def edges(self, n: int | None = None) -> list[dict[str, Any]]:
         """Edges by falling absolute attribution, the strongest ``n``; those of zero are left out."""
@@ -83,6 +85,16 @@ class Attributions:
 
     def _repr_html_(self) -> str:
         return self.frame(20).to_html(index=False)
+
+
+def _place(field: str, name: str, places: Mapping[str, int]) -> int:
+    if name in places:
+        return places[name]
+    near = nearest(name, list(places))
+    problem = (
+        f"not among the {len(places)} {field}s that were measured (components that never fire are left out)"
+    )
+    raise bad_value(field, name, problem, f"did you mean {near}?" if near else f"see .{field}s")
 
 
 def attributions(
