@@ -69,6 +69,17 @@ def test_a_checkpoint_that_takes_long_is_not_due_again_at_once(
     assert saved == [0, 40]
 
 
+def test_saving_holds_no_second_copy_of_what_is_trained():
+    method = Transposed()
+    config = SPDConfig(steps=2, batch_size=2)
+    running = Loop(method, ArrayData(torch.zeros(4, 1)), config, None, hooks=QUIET)
+    running.train()
+    own, adam = method.parameters["w"], running.optimiser.adam.state[method.parameters["w"]]
+    state = running.state()
+    assert state["w"].data_ptr() == own.data_ptr()
+    assert state["optimizer/w/exp_avg"].data_ptr() == adam["exp_avg"].data_ptr()
+
+
 def test_faithfulness_falls_on_a_network_with_biases():
     target = MLP(MLPModelConfig(sizes=(12, 8, 5))).reset(0).requires_grad_(False)
     x = torch.rand(256, 12, generator=generator(1))

@@ -253,7 +253,7 @@ class Loop:
             save_target(self.run, self.fixed, self.extra.get("target", {}))
             extra = {name: value for name, value in extra.items() if name != "target"}
         else:
-            state |= {PREFIX + name: tensor.detach().clone() for name, tensor in self.fixed.items()}
+            state |= {PREFIX + name: tensor.detach() for name, tensor in self.fixed.items()}
         self.run.save_checkpoint(self.step, state, extra)
 
     def state(self) -> dict[str, Tensor]:

@@ -17,7 +17,10 @@ NOT_PARAMETERS = ("target/", "optimizer/", "random/", "method/", "data/", "loop/
 
 
 def state_of(loop: "Loop") -> dict[str, Tensor]:
-    """Parameters, optimiser, random streams, what losses remember, and the place in streamed data."""
+    """Parameters, optimiser, random streams, what losses remember, and the place in streamed data.
+
+    The tensors themselves, to be written at once: a second copy would be as large as all that is trained.
+    """
     tensors = {name: tensor.detach() for name, tensor in loop.method.parameters.items()}
     for name, tensor in loop.method.parameters.items():
         for key, value in loop.optimiser.state_of(tensor).items():
@@ -27,8 +30,7 @@ def state_of(loop: "Loop") -> dict[str, Tensor]:
     tensors[WARMED_UP] = torch.tensor(loop.warmed_up)
     for prefix, owner in (("method", loop.method), ("data", loop.data)):
         tensors |= {f"{prefix}/{name}": value.detach() for name, value in _own_state(owner).items()}
-    # A copy of each: safetensors refuses tensors that share storage, as tied weights may.
-    return {name: tensor.contiguous().clone() for name, tensor in tensors.items()}
+    return tensors
 
 
 def restore(loop: "Loop", step: int, tensors: Mapping[str, Tensor]) -> None:

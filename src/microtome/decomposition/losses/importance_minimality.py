@@ -13,13 +13,6 @@ if TYPE_CHECKING:
     from microtome.decomposition.step import Step
 
 
-def importance_minimality_loss(
-    upper: Float[Tensor, "K C N"], p: float, eps: float = 1e-12
-) -> Float[Tensor, " K"]:
-    """``mean over rows of sum over subcomponents of (upper + eps)^p`` for one site: SPD paper, L_p loss."""
-    return (upper + eps).pow(p).sum(1).mean(1)
-
-
 def importance_minimality(
     step: "Step", config: ImportanceMinimality, state: dict[str, Any] | None = None
 ) -> Iterator[Float[Tensor, " K"]]:
