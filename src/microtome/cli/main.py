@@ -15,7 +15,10 @@ from microtome.core.errors import MicrotomeError
 # Name -> (module whose main(arguments) runs it, one line of help).
 COMMANDS: dict[str, tuple[str, str]] = {
     "demo": ("microtome.cli.demo", "train small networks, take them apart, write runs/demo/report.html"),
-    "train": ("microtome.cli.train", "train a target: tms, resid-mlp, digits or language-model"),
+    "train": (
+        "microtome.cli.train",
+        "train a target: toy models, digits, induction, few-shot, language-model",
+    ),
     "decompose": ("microtome.cli.decompose", "take a target's weights apart with SPD or APD"),
     "interpret": ("microtome.cli.interpret", "compute and draw every figure of a decomposition"),
     "components": ("microtome.cli.components", "picture each component and the inputs it fires for"),

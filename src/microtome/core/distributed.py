@@ -3,7 +3,7 @@
 import datetime
 import itertools
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -147,6 +147,17 @@ def all_reduce_sum(tensor: "Tensor", processes: Processes) -> "Tensor":
     with _exchange():
         dist.all_reduce(tensor, op=dist.ReduceOp.SUM)
     return tensor
+
+
+def copy_from_main(tensors: "Iterable[Tensor]", processes: Processes) -> None:
+    """Give ``tensors`` the main process' values in every process, in place."""
+    if processes.size == 1:
+        return
+    import torch.distributed as dist
+
+    with _exchange():
+        for tensor in tensors:
+            dist.broadcast(tensor.detach(), 0)
 
 
 def wait_for_all(processes: Processes) -> None:

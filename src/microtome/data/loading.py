@@ -63,12 +63,14 @@ def data_from_spec(
 def held_out_from_spec(
     spec: Mapping[str, Any], device: str | torch.device = "cpu", tokenizer: Any = None
 ) -> DataSource:
-    """What to measure on: the text that was held out, and fresh draws of a source that makes its inputs.
+    """What to measure on: held-out text or digits, fresh draws of a source that makes its inputs.
 
     Raises CannotLoad as ``data_from_spec`` does.
     """
     if spec.get("kind") == "token_windows":
         return _windows(spec, device, tokenizer, held_out=True)
+    if spec.get("kind") == "digits":
+        return data_from_spec({**spec, "split": "test"}, device)
     return data_from_spec(spec, device)
 
 

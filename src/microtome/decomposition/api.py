@@ -15,6 +15,7 @@ from microtome.data.images import ArrayData
 from microtome.data.loading import DataSource
 from microtome.decomposition.config import DecompositionConfig, config_from_mapping, method_of
 from microtome.decomposition.decompose import run_job
+from microtome.decomposition.inputs_fit import try_out
 from microtome.decomposition.jobs import Job, load_job
 from microtome.decomposition.result import Decomposition, load
 from microtome.decomposition.spd_config import SPDConfig
@@ -126,12 +127,7 @@ def _try_out(target: ModuleTarget, source: DataSource) -> None:
     """Run the module on a few of its inputs, so that what does not fit is told before anything is written."""
     x = source.batch(8, generator(0), n_instances=1)
     device = next(target.parameters()).device
-    try:
-        fit_sites(target, x.to(device))
-    except (RuntimeError, IndexError, TypeError) as error:
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        kind = f"{x.dtype} of shape [n, {', '.join(map(str, x.shape[2:]))}]"
-        raise MicrotomeError(f"data: the module cannot run on {kind} ({first}); pass its inputs") from error
+    try_out(lambda rows: fit_sites(target, rows), x.to(device))
 
 
 def _source(data: Any) -> DataSource:

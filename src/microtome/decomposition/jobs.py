@@ -9,7 +9,7 @@ import torch
 from microtome.core.device import say
 from microtome.core.distributed import Processes, process_device
 from microtome.core.errors import MicrotomeError, bad_value
-from microtome.data.loading import DataSource, data_from_spec
+from microtome.data.loading import DataSource, data_from_spec, held_out_from_spec
 from microtome.decomposition.apd import APD, start
 from microtome.decomposition.apd_config import APDConfig
 from microtome.decomposition.apd_variation import Variation
@@ -172,7 +172,8 @@ def load_job(
     for field in ("feature_probability", "data_generation_type", "prefix_window"):
         if task is not None and field in spec and getattr(task, field, None) is not None:
             spec[field] = getattr(task, field)
-    return Job.of(config, loaded.target, data_from_spec(spec, device), loaded.train_config)
+    held_out = held_out_from_spec(spec, device) if spec.get("kind") == "digits" else None
+    return Job.of(config, loaded.target, data_from_spec(spec, device), loaded.train_config, held_out=held_out)
 
 
 def build_method(

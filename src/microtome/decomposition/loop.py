@@ -8,7 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from microtome.core.distributed import Processes, anyone
+from microtome.core.distributed import Processes, anyone, copy_from_main
 from microtome.core.errors import Diverged
 from microtome.core.interrupts import stop_signals
 from microtome.core.progress import progress
@@ -132,6 +132,8 @@ class Loop:
         c, total, main = self.config, self.config.steps, self.processes.main
         if self.step == 0:
             self._begin()
+        # Other hardware may have drawn or warmed up a little differently, and would drift apart from here.
+        copy_from_main(self.method.parameters.values(), self.processes)
         patience = PASSED_ON if self.processes.size > 1 else 0.0
         show = self.hooks.show and main
         with stop_signals(patience) as stopped, progress(self.hooks.title, total, self.step, show) as bar:

@@ -11,9 +11,7 @@ from torch import Tensor
 _BLOCK_ELEMENTS = 1 << 16
 
 
-def stochastic_mask(
-    ci: Float[Tensor, "*#any"], source: Float[Tensor, "*#any"]
-) -> Float[Tensor, "*#any"]:
+def stochastic_mask(ci: Float[Tensor, "*#any"], source: Float[Tensor, "*#any"]) -> Float[Tensor, "*#any"]:
     """``ci + (1 - ci) * source`` with source uniform in [0, 1): SPD paper, equation for stochastic masks."""
     if source.dtype != ci.dtype:
         return ci + (1 - ci) * source

@@ -69,7 +69,7 @@ class SPDConfig(Config):
     pretrained_model_name_hf: str | None = None
     """A Hugging Face model; for language models."""
     pretrained_model_output_attr: str | None = None
-    """Attribute of the model's output to compare; for language models."""
+    """Read from old files: of language models the logits are compared."""
     tokenizer_name: str | None = None
     instances: tuple[NonNegativeInt, ...] | None = None
     """Which of the target's instances to decompose; null takes all that were kept."""
@@ -191,7 +191,7 @@ class SPDConfig(Config):
     save_freq: PositiveInt | None = None
     """Steps between model files; null writes one at the end. Checkpoints to resume from come every 30 s."""
     log_ce_losses: bool = False
-    """Cross-entropy under each masking; for language models."""
+    """Read from old files: runs on text tell cross-entropies at their end, `evaluate` under each masking."""
     wandb_project: str | None = None
     wandb_run_name: str | None = None
     wandb_run_name_prefix: str = ""

@@ -50,7 +50,7 @@ class SPDLanguageTask(Config):
     context_length: PositiveInt = 512
     """Tokens a row."""
     buffer_size: PositiveInt = 1000
-    """Texts that a streamed data set is shuffled among."""
+    """Windows of tokens that a streamed data set is shuffled among."""
     dataset: str = "lennart-finke/SimpleStories"
     """A text file, a folder of them, the name of a Hugging Face data set, `builtin`, or `target`: the text
     that a model of `microtome train language-model` was trained on."""
@@ -59,7 +59,7 @@ class SPDLanguageTask(Config):
     train_data_split: str = "train"
     eval_data_split: str = "test"
     shuffle_each_epoch: bool = True
-    """A new order each time that the data has been seen."""
+    """Read from old files: texts in memory are drawn anew for every batch, streams keep their order."""
     is_tokenized: bool = False
     """Whether the column holds ids already."""
     streaming: bool = False

@@ -74,7 +74,11 @@ def probe(module: nn.Module, run: Callable[[Tensor], Any], names: Iterable[str],
 
     ``run`` is the module's forward pass. Of one that cannot run on so few nothing is found.
     """
-    other = (rows != rows[:1]).reshape(len(rows), -1).any(1).nonzero().flatten() if len(rows) > 1 else rows.new_empty(0)
+    other = (
+        (rows != rows[:1]).reshape(len(rows), -1).any(1).nonzero().flatten()
+        if len(rows) > 1
+        else rows.new_empty(0)
+    )
     one, two = rows[:1], rows[int(other[0]) :][:1] if len(other) else rows[:1]
     names = list(names)
 

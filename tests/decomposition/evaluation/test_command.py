@@ -9,8 +9,10 @@ import torch
 from old_layouts import write_apd_run, write_later_spd_run, write_spd_paper_run
 from small_runs import Classifier, Whole, rows
 
+import microtome
 from microtome.cli.main import main
 from microtome.core.config import Config as RunConfig
+from microtome.core.errors import MicrotomeError
 from microtome.core.runs import RunFolder
 from microtome.decomposition.api import decompose
 from microtome.decomposition.evaluation.result import load_evaluation
@@ -144,3 +146,13 @@ def test_features_that_are_labelled_count_next_to_the_target(whole: Whole):
     found = evaluate(whole("spd").path, data=data, metrics=["recon"], n_eval_steps=2)
     assert found.values["ce/target"] and found.values["accuracy/target"]
     assert "cross-entropy" in found.check("all components on").why or found.check("all components on").status
+
+
+def test_inputs_that_the_network_cannot_run_on_are_told_in_one_line(tmp_path):
+    found = microtome.decompose(
+        torch.nn.Linear(8, 2), data=rows(), steps=2, batch_size=8, C=3, pictures=False, runs_root=tmp_path
+    )
+    for ask in (microtome.evaluate, microtome.cluster_components, microtome.component_attributions):
+        with pytest.raises(MicrotomeError, match=r"cannot run on torch.float32 of shape \[n, 7\]") as told:
+            ask(found, data=torch.zeros(64, 7))
+        assert "\n" not in str(told.value)

@@ -32,6 +32,8 @@ class Check:
     limit: float | None = None
     by_seed: tuple[Status, ...] = ()
     unit: str = ""
+    ratio: bool = False
+    """Whether intervals are on a logarithmic scale."""
 
     @property
     def verdict(self) -> str:
@@ -51,8 +53,19 @@ class Check:
         if len(self.values) > 1:
             text += f" [{number(min(self.values))}, {number(max(self.values))}]"
         if self.margins is not None and max(self.margins) > 0:
-            text += f" ± {number(max(self.margins))}"
+            text += self._spread()
         return text
+
+    def _spread(self) -> str:
+        """The widest seed's interval over batches; of ratios, whose errors are lopsided, as a factor."""
+        assert self.margins is not None
+        if not self.ratio:
+            return f" ± {number(max(self.margins))}"
+        factors = [
+            np.exp(half / value) if value > 0 else np.inf
+            for half, value in zip(self.margins, self.values, strict=True)
+        ]
+        return f" ×/÷ {number(max(factors))}"
 
 
 def number(value: float) -> str:
@@ -100,8 +113,8 @@ def judged(
         why = _which(bad) + why
     else:
         why = (
-            f"{_which(~good)}the limit lies within the spread over batches ({number(values[worst])} ±"
-            f" {number(half[worst])}); measure on more batches"
+            f"{_which(~good)}the limit lies within the spread over batches ({number(low[worst])} to"
+            f" {number(high[worst])}); measure on more batches"
         )
     side = "at most" if at_most else "at least"
     return Check(
@@ -115,6 +128,7 @@ def judged(
         limit,
         tuple("passed" if g else "failed" if b else "unclear" for g, b in zip(good, bad, strict=True)),
         unit,
+        ratio,
     )
 
 

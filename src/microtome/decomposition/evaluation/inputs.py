@@ -14,6 +14,7 @@ from microtome.data.induction import InductionSequences
 from microtome.data.loading import DataSource, data_from_spec, held_out_from_spec
 from microtome.data.sparse_features import SparseFeatures
 from microtome.decomposition.evaluation.output_errors import NO_LABEL, next_tokens
+from microtome.decomposition.inputs_fit import try_out
 from microtome.decomposition.result import Decomposition
 
 Labelled = tuple[Tensor, Tensor | None]
@@ -24,12 +25,15 @@ def inputs_of(
 ) -> tuple[DataSource, str]:
     """The inputs to measure on, and what they are: held out where the training's were drawn from a fixed set.
 
-    Raises ``MicrotomeError`` where the files do not tell them and none are given.
+    Raises ``MicrotomeError`` where the files do not tell them and none are given, and for given ones that the
+    network cannot run on.
     """
-    if isinstance(data, Tensor):
-        return ArrayData(data.to(device)), "inputs that were handed over"
     if data is not None:
-        return data, _words(data)
+        given = isinstance(data, Tensor)
+        source = ArrayData(data.to(device)) if given else data
+        few = source.batch(2, generator(0, device), n_instances=d.n_instances).to(device)
+        try_out(d.target, few)
+        return source, "inputs that were handed over" if given else _words(source)
     spec = d.data
     if spec is None:
         raise MicrotomeError(f"{d.name}: the run's inputs are not known; pass data=... in Python")

@@ -44,7 +44,7 @@ def _title(about: Mapping[str, Any]) -> str:
 def _reading(about: Mapping[str, Any], checks: Sequence[Check]) -> list[str]:
     counts = Counter(check.status for check in checks)
     told = ", ".join(f"{counts[status]} {status}" for status in _ORDER if counts[status])
-    spread = "± half the 95 % interval over batches (the widest seed's)"
+    spread = "± (of ratios ×/÷) half the 95 % interval over batches (the widest seed's)"
     if about["n_batches"] < 2:
         spread = "no spread over batches is known: one batch"
     seeds = (
