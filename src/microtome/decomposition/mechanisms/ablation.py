@@ -66,7 +66,7 @@ def ablate(
     decomposition: Decomposition | str | Path,
     components: Chosen | Sequence[str],
     *,
-    data: DataSource | None = None,
+    data: DataSource | Tensor | None = None,
     config: AblateConfig | None = None,
     progress: bool = False,
     **settings: Any,
@@ -98,7 +98,7 @@ def ablate(
 
 
 def _activity(
-    d: Decomposition, data: DataSource | None, config: AblateConfig
+    d: Decomposition, data: DataSource | Tensor | None, config: AblateConfig
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """Mean and largest causal importance of every component over the inputs."""
     n = 0
@@ -137,7 +137,7 @@ Sums = dict[str, np.ndarray]
 @torch.no_grad()
 def _measured(
     d: Decomposition,
-    data: DataSource | None,
+    data: DataSource | Tensor | None,
     sets: Sequence[Chosen],
     config: AblateConfig,
     progress: str = "",

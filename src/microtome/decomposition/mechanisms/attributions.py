@@ -100,7 +100,7 @@ def _place(field: str, name: str, places: Mapping[str, int]) -> int:
 def attributions(
     decomposition: Decomposition | str | Path,
     *,
-    data: DataSource | None = None,
+    data: DataSource | Tensor | None = None,
     config: AttributionsConfig | None = None,
     progress: bool = False,
     **settings: Any,

@@ -158,7 +158,7 @@ class Examples:
 def harvest(
     decomposition: Decomposition | str | Path,
     *,
-    data: DataSource | None = None,
+    data: DataSource | Tensor | None = None,
     config: ExamplesConfig | None = None,
     progress: bool = False,
     **settings: Any,

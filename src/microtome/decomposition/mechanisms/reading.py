@@ -61,7 +61,7 @@ def device_of(d: Decomposition) -> torch.device:
 
 
 def labelled_batches(
-    d: Decomposition, data: DataSource | None, config: ReadingConfig, progress: str = ""
+    d: Decomposition, data: DataSource | Tensor | None, config: ReadingConfig, progress: str = ""
 ) -> Iterator[tuple[Tensor, Tensor | None]]:
     """Batches of inputs ``[1, B, ...]``, the same ones for the same seed, and their labels ``[B, ...]``.
 
@@ -84,7 +84,7 @@ def _batch_size(source: DataSource) -> int:
 
 
 def batches(
-    d: Decomposition, data: DataSource | None, config: ReadingConfig, progress: str = ""
+    d: Decomposition, data: DataSource | Tensor | None, config: ReadingConfig, progress: str = ""
 ) -> Iterator[Tensor]:
     """The inputs of ``labelled_batches``."""
     return (x for x, _ in labelled_batches(d, data, config, progress))
