@@ -153,7 +153,11 @@ def cluster_firing(fires: Bool[Tensor, "N C"], names: Sequence[str], config: Clu
 
 
 def sample_firing(
-    d: Decomposition, sites: Sequence[str], data: DataSource | Tensor | None, config: ClusterConfig, progress: str = ""
+    d: Decomposition,
+    sites: Sequence[str],
+    data: DataSource | Tensor | None,
+    config: ClusterConfig,
+    progress: str = "",
 ) -> Bool[Tensor, "N C"]:
     """Which components fire on a uniform sample of the positions seen, the sites' components side by side.
 
