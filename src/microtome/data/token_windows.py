@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -115,6 +116,10 @@ class TokenWindows:
 
     def fingerprint(self) -> str | None:
         """SHA-256 of all tokens: a resumed run must see the text it began with. None for streams."""
+        return self._fingerprint
+
+    @cached_property
+    def _fingerprint(self) -> str | None:
         if self.row is None:
             return None
         return hashlib.sha256(self.row.cpu().numpy().tobytes()).hexdigest()

@@ -176,6 +176,7 @@ class FullSPD:
         loss = self.losses[label]
         parts = loss_function(loss)(step, loss, self.states[label])
         while True:
+            step.whole_batch.loss = label
             with self._precision(), torch.set_grad_enabled(grad):
                 part = next(parts, None)
             if part is None:

@@ -185,8 +185,8 @@ class AdamAscent(Config):
 
     type: Literal["adam"] = "adam"
     lr: PositiveFloat = 0.01
-    beta1: Probability = 0.9
-    beta2: Probability = 0.999
+    beta1: float = Field(0.9, ge=0, lt=1)
+    beta2: float = Field(0.999, ge=0, lt=1)
     eps: NonNegativeFloat = 1e-8
     lr_schedule: Schedule | None = None
     """The rate over training, instead of `lr`."""

@@ -102,6 +102,7 @@ class WholeBatch:
 
     def __init__(self, combine: Callable[[Tensor], Tensor] | None = None) -> None:
         self.combine, self.collecting, self.share = combine, False, 1.0
+        self.loss = ""  # whose means are asked for: two losses may differ in nothing that the means see
         self._sums: dict[str, Tensor] = {}
         self.parts: Callable[[], Iterator[Step]] | None = None
         self.n_parts = 1
@@ -112,6 +113,7 @@ class WholeBatch:
 
         Its gradients, added up over all steps by their shares of the batch, are the whole batch's.
         """
+        name = f"{self.loss} {name}"
         if self.collecting:
             self._sums[name] = self._sums.get(name, 0.0) + self.share * own.detach()
             return own

@@ -55,3 +55,12 @@ def test_mean_squared_error():
 
 def test_each_token_is_labelled_by_the_one_that_follows():
     assert next_tokens(torch.tensor([[[4, 2, 7]]])).tolist() == [[[2, 7, NO_LABEL]]]
+
+
+def test_narrow_numbers_are_measured_in_single_precision():
+    torch.manual_seed(0)
+    output, wanted = (torch.randn(1, 6, 50).bfloat16() for _ in range(2))
+    labels = torch.randint(50, (1, 6))
+    narrow = output_errors(output, wanted, labels, "kl")
+    exact = output_errors(output.float(), wanted.float(), labels, "kl")
+    assert all(narrow[name].equal(value) for name, value in exact.items())

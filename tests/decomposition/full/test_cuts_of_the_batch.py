@@ -17,6 +17,7 @@ EVERY_LOSS: list[dict[str, Any]] = [
     {"name": "faithfulness", "coeff": 0.9},
     {"name": "importance_minimality", "coeff": 0.2, "pnorm": 1.5, "beta": 0.5},
     {"name": "frequency", "coeff": 0.3, "scale": 2.0},
+    {"name": "frequency", "coeff": 0.2, "scale": 5.0},
     {"name": "smooth_l0", "coeff": 0.1},
     {"name": "stochastic_recon", "coeff": 1.0, "sites": "subset"},
     {"name": "stochastic_recon", "coeff": 0.8, "sites": "layerwise"},

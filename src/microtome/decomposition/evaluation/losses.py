@@ -19,7 +19,8 @@ class Losses:
 
     def __init__(self, losses: Mapping[str, AnyLoss], config: DecompositionConfig) -> None:
         named = [metric for metric in getattr(config, "metrics", ()) if isinstance(metric, AnyLoss)]
-        every = {**labelled(named), **losses}
+        trained = [_without_weight(loss) for loss in losses.values()]
+        every = labelled([*trained, *(one for one in map(_without_weight, named) if one not in trained)])
         self.losses = {label: one for label, one in every.items() if not isinstance(one, PersistentPGDRecon)}
         self.series: dict[str, Series] = {f"loss/{label}": Series() for label in self.losses}
 
@@ -31,3 +32,8 @@ class Losses:
             for part in loss_function(loss)(seen.step, loss, {}):
                 total = total + part.detach()
             self.series[f"loss/{label}"].add(total)
+
+
+def _without_weight(loss: AnyLoss) -> AnyLoss:
+    """A loss as it is measured: two that differ in their weight in the training are one."""
+    return loss.model_copy(update={"coeff": None})

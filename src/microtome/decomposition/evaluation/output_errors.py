@@ -44,12 +44,16 @@ def _over_rows(sums: Callable[[Tensor, Tensor], Tensor], output: Tensor, other: 
     """Sums per seed over all positions, a few rows at a time, in double precision."""
     flat, rest = output.flatten(1, -2), other.reshape(len(other), -1, *other.shape[output.ndim - 1 :])
     rows = max(1, MAX_NUMBERS // (flat.shape[0] * flat.shape[-1]))
-    parts = [sums(a, b).double() for a, b in zip(flat.split(rows, 1), rest.split(rows, 1), strict=True)]
+    # Narrow numbers would round the logarithms that are added up.
+    wide = torch.promote_types(output.dtype, torch.float32)
+    parts = [
+        sums(a.to(wide), b).double() for a, b in zip(flat.split(rows, 1), rest.split(rows, 1), strict=True)
+    ]
     return torch.stack(parts).sum(0)
 
 
 def _kl(output: Tensor, wanted: Tensor) -> Tensor:
-    log_p = wanted.log_softmax(-1)
+    log_p = wanted.to(output.dtype).log_softmax(-1)
     return (log_p.exp() * (log_p - output.log_softmax(-1))).sum(-1).sum(-1)
 
 

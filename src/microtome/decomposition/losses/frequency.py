@@ -26,5 +26,5 @@ def frequency(
     for name, calls in step.upper.items():
         for i, upper in enumerate(calls):
             own = smoothly_counted(upper, gamma).flatten(1, -2).mean(1)
-            f = step.whole_batch.mean(f"frequency {gamma} {name} {i}", own)
+            f = step.whole_batch.mean(f"{name} {i}", own)
             yield (f * torch.log2(1 + config.scale * f)).sum(-1)

@@ -27,6 +27,6 @@ def importance_minimality(
             if not config.beta:
                 yield mean.sum(-1)
                 continue
-            whole = step.whole_batch.mean(f"importance {p} {config.eps} {name} {i}", mean)
+            whole = step.whole_batch.mean(f"{name} {i}", mean)
             n_positions = step.n_rows * upper[0, 0, ..., 0].numel()
             yield (whole + config.beta * whole * torch.log2(1 + n_positions * whole)).sum(-1)
